@@ -1,0 +1,51 @@
+"""What can go wrong, worded once: where, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class D2CheckError(Exception):
+    """A problem of the input, told to the user without a traceback. Exit code 4."""
+
+
+class UsageError(D2CheckError):
+    """The command line, or a file that it names, cannot be used."""
+
+
+class InputError(UsageError):
+    """A file or folder cannot be read as what it was taken for."""
+
+    def __init__(self, where: str, found: str, expected: str, todo: str) -> None:
+        """Word the four parts. Each is a phrase without a final full stop."""
+        self.where, self.found, self.expected, self.todo = where, found, expected, todo
+        super().__init__(f"{where}: {found}. Expected {expected}. {todo}.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in one place of a rule file or project file. Lines and columns count from 1."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.message}"
+
+
+class RuleFileError(UsageError):
+    """All mistakes of all rule files, at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Keep the problems in file order."""
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        super().__init__("\n".join([f"{head} in rule files:", *map(str, self.problems)]))
+
+
+class LaunchError(UsageError):
+    """The training could not even be started (no such interpreter, no permission)."""

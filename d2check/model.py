@@ -1,0 +1,364 @@
+"""The frozen types that every room passes on: Run -> Finding -> Report.
+
+Nothing here reads a file, measures or words anything. `Report` and all it holds turn into plain
+JSON-ready data with `to_plain`; the schema is documented in DESIGN and shipped in the package.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Scalar = bool | int | float | str | None
+Statistic = Literal["raw", "median", "mean"]
+Severity = Literal["info", "low", "medium", "high"]
+Status = Literal["stable", "trial"]
+Risk = Literal["safe", "try", "costly"]
+
+SCHEMA_VERSION = 1
+
+
+# --------------------------------------------------------------------------- what was observed
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One metric over iterations.
+
+    iterations: int64[n], strictly increasing. values: float64[n], may hold NaN and infinities.
+    every: iterations between samples (the usual distance). window: how many iterations each
+    value summarises (1 for a raw value, 20 for Detectron2's JSONWriter). statistic: how.
+    """
+
+    name: str
+    iterations: NDArray[np.int64]
+    values: NDArray[np.float64]
+    every: int = 1
+    window: int = 1
+    statistic: Statistic = "raw"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def between(self, first: int, last: int) -> Series:
+        """The samples whose iteration lies in [first, last]."""
+        keep = (self.iterations >= first) & (self.iterations <= last)
+        return Series(
+            self.name,
+            self.iterations[keep],
+            self.values[keep],
+            self.every,
+            self.window,
+            self.statistic,
+        )
+
+
+class EndingKind(str, enum.Enum):
+    """How a run ended, as far as its traces tell."""
+
+    FINISHED = "finished"  # reached its planned length
+    STOPPED = "stopped"  # ended by d2check after what it was asked for
+    CRASHED = "crashed"  # an exception left the training loop
+    OUT_OF_MEMORY = "out-of-memory"
+    NON_FINITE = "non-finite"  # Detectron2 raised because a loss or a prediction was NaN or Inf
+    KILLED = "killed"  # a signal ended the process
+    HUNG = "hung"  # no iteration within the limit
+    INTERRUPTED = "interrupted"  # Ctrl-C
+    TRUNCATED = "truncated"  # traces stop before the planned length, nobody says why
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a run: what happened, at which iteration, in whose words and where it was read.
+
+    error: exception class name ("FloatingPointError"), or the signal's name for KILLED.
+    message: the exception's own words, one paragraph. traceback: shortened to the user's lines.
+    read_from: "log.txt:812", "ending.json".
+    """
+
+    kind: EndingKind = EndingKind.UNKNOWN
+    iteration: int | None = None
+    error: str | None = None
+    message: str | None = None
+    traceback: tuple[str, ...] = ()
+    read_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened once: a resume, an OOM, a warning, a neutralised tracker."""
+
+    kind: str
+    message: str
+    iteration: int | None = None
+    read_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A Detectron2 config as flat data.
+
+    values: dotted key -> plain value ("SOLVER.BASE_LR": 0.02; lists stay lists).
+    complete: every default is present (a dump by Detectron2), else only what a file names.
+    matches_run: whether the rows of this segment fit it; None when that could not be tried.
+    """
+
+    kind: Literal["yacs", "lazy"]
+    values: Mapping[str, Any]
+    complete: bool = True
+    source: str | None = None
+    matches_run: bool | None = None
+    mismatch: str | None = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a dotted key."""
+        return self.values.get(key, default)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a short run: `as-configured`, `worst-batch`, `ramp`. Iterations inclusive."""
+
+    name: str
+    first_iteration: int
+    last_iteration: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training, from its first to its last row, whatever it was read from.
+
+    series: name -> Series; losses keep Detectron2's names, `planned_lr` is the rate that the
+    config asks for at the observed iterations. facts: scalars (see FACTS). planned_iterations:
+    SOLVER.MAX_ITER, the length the schedule is made for. rows: rows read for this segment.
+    malformed_lines: counted, never silently lost. absent: input name -> why it is not there, in
+    words that complete "could not be judged: ...".
+    """
+
+    source: str
+    segment: int = 0
+    series: Mapping[str, Series] = field(default_factory=dict)
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
+    config: Config | None = None
+    planned_iterations: int | None = None
+    ending: Ending = field(default_factory=Ending)
+    events: tuple[Event, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    rows: int = 0
+    malformed_lines: int = 0
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def first_iteration(self) -> int | None:
+        """The lowest iteration of any series."""
+        starts = [int(s.iterations[0]) for s in self.series.values() if len(s)]
+        return min(starts, default=None)
+
+    @property
+    def last_iteration(self) -> int | None:
+        """The highest iteration of any series."""
+        ends = [int(s.iterations[-1]) for s in self.series.values() if len(s)]
+        return max(ends, default=None)
+
+
+FACTS: Mapping[str, str] = {
+    "world_size": "processes (GPUs) of the training",
+    "images_per_batch": "images per optimizer step over all processes (SOLVER.IMS_PER_BATCH)",
+    "images": "images of the training set after filtering",
+    "images_before_filter": "images of the training set before Detectron2's filters",
+    "classes": "number of object classes the model is built for",
+    "meta_architecture": "GeneralizedRCNN, RetinaNet ...",
+    "device": "cpu or cuda",
+    "gpu_name": "name of the GPU",
+    "gpu_total_mib": "memory of the GPU, MiB",
+    "workers": "loader workers per process (DATALOADER.NUM_WORKERS)",
+    "cpus": "processor cores that the training may use",
+    "load_s_per_image": "seconds that one worker needs to load one image, median",
+    "amp": "automatic mixed precision is on",
+    "parameters": "number of trainable parameters",
+    "seed": "seed of the training",
+    "epochs_planned": "planned iterations x images per batch / images",
+    "epochs_observed": "the same for the iterations seen",
+    "torch": "version of PyTorch",
+    "detectron2": "version of Detectron2",
+    "python": "version of the training's Python",
+    "cuda": "version of CUDA that PyTorch was built for",
+}
+
+
+# --------------------------------------------------------------------------- what was concluded
+
+
+class Verdict(str, enum.Enum):
+    """What a rule says of a run."""
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+    SKIP = "SKIP"  # could not be judged, with the reason
+    ERROR = "ERROR"  # the check itself broke: our bug, or a user's check
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a check measured: one number, its unit, where, and named extras.
+
+    undecided: the check's own guard speaks ("only 5 effective iterations in warm-up"); then the
+    rule is skipped with these words. extras may be used by thresholds, messages and fixes.
+    span: first and last iteration that the number rests on.
+    """
+
+    value: float | None
+    unit: str = ""
+    span: tuple[int, int] | None = None
+    extras: Mapping[str, Scalar] = field(default_factory=dict)
+    undecided: str | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a rerun with the fix showed. outcome is proven, refuted or undecided."""
+
+    outcome: Literal["proven", "refuted", "undecided"]
+    before: str
+    after: str
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class Override:
+    """One Detectron2 setting to change. current is None when the config is not known."""
+
+    key: str
+    current: Any
+    proposed: Any
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A repair: overrides that can be pasted, or an action that no key covers.
+
+    overrides belong together (IMS_PER_BATCH with BASE_LR). relative: the change in words when
+    the current value is unknown ("SOLVER.BASE_LR x 0.125").
+    """
+
+    because: str
+    risk: Risk = "try"
+    overrides: tuple[Override, ...] = ()
+    action: str | None = None
+    proof: Proof | None = None
+
+    def as_command_line(self) -> str:
+        """The overrides as `KEY VALUE KEY VALUE`, as Detectron2's train scripts take them."""
+        return " ".join(f"{o.key} {_override_text(o.proposed)}" for o in self.overrides)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule's verdict on one run."""
+
+    rule: str
+    title: str
+    verdict: Verdict
+    severity: Severity
+    status: Status
+    message: str
+    reason: str | None = None  # why it was skipped, or what broke
+    why: str = ""
+    value: float | None = None
+    unit: str = ""
+    span: tuple[int, int] | None = None
+    phase: str | None = None
+    extras: Mapping[str, Scalar] = field(default_factory=dict)
+    fixes: tuple[Fix, ...] = ()
+    explained_by: str | None = None
+    ignored: str | None = None  # the reason a project file gives
+    confidence: Literal["low", "medium", "high"] = "high"
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """A run with its findings, causes first."""
+
+    run: Run
+    findings: tuple[Finding, ...]
+    root_causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A path that could not be judged, and why. It never stops the others."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over all runs; seconds of wall time that d2check took."""
+
+    passed: int = 0
+    failed: int = 0
+    warned: int = 0
+    skipped: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All that renderers need."""
+
+    runs: tuple[RunReport, ...]
+    summary: Summary
+    exit_code: int
+    command: tuple[str, ...] = ()
+    version: str = ""
+    unreadable: tuple[Unreadable, ...] = ()
+    neutralised: tuple[str, ...] = ()
+    replay: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------- to plain data
+
+
+def _override_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return '"(' + ", ".join(str(v) for v in value) + ("," if len(value) == 1 else "") + ')"'
+    if value == "":
+        return '""'
+    return str(value)
+
+
+def to_plain(value: Any) -> Any:
+    """JSON-ready data: enums become their text, NaN and infinities become None.
+
+    Series and arrays are left to the run folder: a report holds conclusions, not data.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [to_plain(v) for v in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        return to_plain(value.item())
+    return str(value)
