@@ -284,6 +284,17 @@ class Finding:
     confidence: Literal["low", "medium", "high"] = "high"
     links: tuple[str, ...] = ()
 
+    def gates(self, strict: bool = False) -> bool:
+        """Whether this finding alone makes the exit code 1.
+
+        Trial rules and warnings do so only when asked to be strict, an ignored rule never does.
+        """
+        if self.ignored is not None:
+            return False
+        if strict:
+            return self.verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.WARN)
+        return self.status == "stable" and self.verdict in (Verdict.FAIL, Verdict.ERROR)
+
 
 @dataclass(frozen=True, eq=False)
 class RunReport:
@@ -304,13 +315,17 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts over all runs; seconds of wall time that d2check took."""
+    """Counts over all runs; seconds of wall time that d2check took.
+
+    A rule that a project file ignores counts as ignored, whatever its verdict.
+    """
 
     passed: int = 0
     failed: int = 0
     warned: int = 0
     skipped: int = 0
     errors: int = 0
+    ignored: int = 0
     seconds: float = 0.0
 
 
@@ -327,6 +342,7 @@ class Report:
     neutralised: tuple[str, ...] = ()
     replay: str | None = None
     notes: tuple[str, ...] = ()
+    strict: bool = False
 
 
 # --------------------------------------------------------------------------- to plain data
