@@ -237,7 +237,7 @@ def apply_replacements(
 
 
 def wheel_bytes(files: Mapping[str, bytes]) -> bytes:
-    """The wheel as bytes: sorted entries, fixed dates and modes, so that equal input is equal output.
+    """The wheel as bytes: sorted entries, fixed dates and modes; equal input gives equal bytes.
 
     Stored, not deflated: deflate's output differs between zlib versions.
     """
