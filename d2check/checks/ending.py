@@ -1,0 +1,90 @@
+"""How a run ended, as a measurement."""
+
+from __future__ import annotations
+
+from d2check.model import Ending, EndingKind, Event, Measurement, Scalar
+
+_UNHAPPY = {
+    EndingKind.CRASHED,
+    EndingKind.OUT_OF_MEMORY,
+    EndingKind.NON_FINITE,
+    EndingKind.KILLED,
+    EndingKind.HUNG,
+}
+
+
+def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measurement:
+    """1 if the training was ended by an error or a signal, 0 if it was not, with the kind in words.
+
+    extras: kind (text of EndingKind), error, message, where (last of the user's lines), at
+    (iteration). Undecided where no trace tells how it ended.
+    """
+    return _is(ending, _UNHAPPY, last_iteration)
+
+
+def ended_as(ending: Ending, kind: str, last_iteration: int | None = None) -> Measurement:
+    """1 if the training ended in this way (text of EndingKind), else 0; extras as ended_badly."""
+    return _is(ending, {EndingKind(kind)}, last_iteration)
+
+
+def out_of_memory(
+    ending: Ending,
+    events: tuple[Event, ...] = (),
+    last_iteration: int | None = None,
+    images_per_batch: int | None = None,
+) -> Measurement:
+    """1 if the GPU's memory did not suffice, 0.5 if Detectron2 got round it, else 0.
+
+    Detectron2 retries some operations on the CPU after an OOM: slow, and a warning of the next
+    one. extras as ended_badly, and half_batch (images per batch for a try with half as many).
+    """
+    found = _is(ending, {EndingKind.OUT_OF_MEMORY}, last_iteration)
+    survived = [e for e in events if e.kind in ("oom", "out-of-memory")]
+    extras = dict(found.extras)
+    extras["half_batch"] = (
+        images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None
+    )
+    value, undecided = found.value, found.undecided
+    if survived and not value:
+        value, undecided = 0.5, None
+        extras["at"], extras["message"] = survived[0].iteration, survived[0].message
+    return Measurement(value, "", found.span, extras, undecided)
+
+
+def runs_mixed(events: tuple[Event, ...] = ()) -> Measurement:
+    """How many other runs share this run's file: restarts, resumes, and a second writer."""
+    mixed = [e for e in events if e.kind in ("restart", "resume", "interleaved", "duplicate")]
+    extras: dict[str, Scalar] = {"kinds": ", ".join(sorted({e.kind for e in mixed})) or None}
+    return Measurement(float(len(mixed)), "runs", None, extras)
+
+
+def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) -> Measurement:
+    """Share of the planned iterations that the traces do not show (0 = complete).
+
+    A run that d2check stopped, or one that is still running, misses nothing that it should have.
+    """
+    missing = max(0.0, 1.0 - (last_iteration + 1) / max(planned_iterations, 1))
+    extras: dict[str, Scalar] = {"kind": ending.kind.value, "at": last_iteration}
+    undecided = None
+    if ending.kind in (EndingKind.STOPPED, EndingKind.INTERRUPTED):
+        undecided = f"the run was {ending.kind.value} on purpose"
+    if ending.kind is EndingKind.FINISHED:
+        missing = 0.0
+    return Measurement(missing, "share", (0, last_iteration), extras, undecided)
+
+
+def _is(ending: Ending, kinds: set[EndingKind], last_iteration: int | None) -> Measurement:
+    at = ending.iteration if ending.iteration is not None else last_iteration
+    extras: dict[str, Scalar] = {
+        "kind": ending.kind.value,
+        "error": ending.error,
+        "message": ending.message,
+        "where": ending.traceback[-1] if ending.traceback else None,
+        "at": at,
+    }
+    undecided = None
+    if ending.kind is EndingKind.UNKNOWN:
+        undecided = "no trace tells how the run ended"
+    if ending.kind is EndingKind.TRUNCATED:
+        undecided = "the traces stop before the planned end and nothing tells why"
+    return Measurement(float(ending.kind in kinds), "", None, extras, undecided)

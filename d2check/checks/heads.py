@@ -1,0 +1,221 @@
+"""What single losses do: stay at chance, at zero, or stall while the others learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from d2check.checks._curve import (
+    Floats,
+    LossCurve,
+    for_trends,
+    loss_curve,
+    noise_of,
+    slope_of,
+)
+from d2check.model import Measurement, Scalar, Series
+
+CHANCE_OF_TWO = math.log(2)
+FALL_SCALE = 30.0
+
+
+def stuck_head(
+    losses: Mapping[str, Series],
+    total: Series,
+    lr: Series | None = None,
+    base_lr: float | None = None,
+    classes: int | None = None,
+    meta_architecture: str | None = None,
+    *,
+    min_effective: float = 60.0,
+    min_rows: int = 20,
+) -> Measurement:
+    """How far the head that is nearest to chance has come away from it, at most.
+
+    Chance is ln 2 for masks and proposals, ln(classes + 1) for loss_cls: what a predictor with
+    zero weights pays. value: upper bound of that head's fall plus its distance from chance
+    (share; 0.02 = within 2 % of chance and hardly falling). extras: head, chance, level (its
+    median), fall, fall_upper (1.5 standard errors up), distance (|ln(level / chance)|), se,
+    others (fall of the pool of the other heads), effective.
+    """
+    curve = loss_curve(total, losses, lr, base_lr)
+    if isinstance(curve, str):
+        return Measurement(None, undecided=curve)
+    anchors = _anchors(curve, classes, meta_architecture)
+    if not anchors:
+        return Measurement(None, undecided="no loss with a known chance level")
+    if len(curve) < min_rows or curve.effective[-1] < min_effective:
+        return Measurement(
+            None,
+            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
+        )
+    curve = for_trends(curve)
+    found = [_from_chance(curve, name, chance) for name, chance in anchors.items()]
+    value, extras = min(found, key=lambda f: f[0])
+    extras["effective"] = float(curve.effective[-1])
+    return Measurement(value, "share", curve.span, extras)
+
+
+def _anchors(
+    curve: LossCurve, classes: int | None, meta_architecture: str | None
+) -> dict[str, float]:
+    """Name -> chance level of the heads that begin there when they are fresh."""
+    anchors = {name: CHANCE_OF_TWO for name in ("loss_mask", "loss_rpn_cls") if name in curve.heads}
+    two_stage = "loss_rpn_cls" in curve.heads or meta_architecture == "GeneralizedRCNN"
+    if classes and two_stage:
+        for name in curve.heads:
+            if name == "loss_cls" or name.startswith("loss_cls_stage"):
+                anchors[name] = math.log(classes + 1)
+    return anchors
+
+
+def _from_chance(curve: LossCurve, name: str, chance: float) -> tuple[float, dict[str, Scalar]]:
+    values = curve.heads[name]
+    noise = noise_of(values)
+    x = np.log1p(curve.effective / FALL_SCALE)
+    slope, se = slope_of(x, values, noise)
+    reach = float(x[-1] - x[0])
+    fall, fall_se = -slope * reach, se * reach
+    level = float(np.median(values))
+    distance = abs(level - math.log(chance))
+    others = [v for k, v in curve.heads.items() if k != name]
+    elsewhere = 0.0
+    if others:
+        mean = np.mean(others, axis=0)
+        elsewhere = -slope_of(x, mean, noise_of(mean))[0] * reach
+    extras: dict[str, Scalar] = {
+        "head": name,
+        "chance": chance,
+        "level": math.exp(level),
+        "fall": -math.expm1(-fall),
+        "fall_upper": -math.expm1(-(fall + 1.5 * fall_se)),
+        "distance": distance,
+        "se": noise.mean_se(len(values)),
+        "others": -math.expm1(-elsewhere),
+    }
+    return max(distance, 0.0) + max(fall, 0.0), extras
+
+
+def zero_head(
+    losses: Mapping[str, Series],
+    *,
+    min_rows: int = 20,
+    skip_rows: int = 0,
+) -> Measurement:
+    """Share of the rows in which the deadest loss is exactly zero.
+
+    extras: head (its name), heads (all that are zero in more than half of their rows), rows.
+    A median of 20 iterations is zero as soon as most of them are.
+    """
+    shares = {
+        name: float(np.mean(s.values[skip_rows:] == 0.0))
+        for name, s in losses.items()
+        if len(s) - skip_rows >= min_rows
+    }
+    if not shares:
+        return Measurement(None, undecided=f"fewer than {min_rows} rows")
+    head = max(shares, key=lambda name: shares[name])
+    dead = sorted(name for name, share in shares.items() if share > 0.5)
+    series = losses[head]
+    extras: dict[str, Scalar] = {
+        "head": head, "heads": ", ".join(dead) or None, "rows": len(series),
+    }  # fmt: skip
+    span = (int(series.iterations[0]), int(series.iterations[-1]))
+    return Measurement(shares[head], "share", span, extras)
+
+
+def roi_stall(
+    losses: Mapping[str, Series],
+    total: Series,
+    lr: Series | None = None,
+    base_lr: float | None = None,
+    *,
+    min_effective: float = 100.0,
+    min_rows: int = 40,
+) -> Measurement:
+    """How much the two losses of the box head can have fallen over the second half, at most.
+
+    value: the larger upper 95 % bound of the falls of loss_cls and loss_box_reg (share). This,
+    with proposals and masks that go on learning, is how a rate too high looks in an R-CNN; a
+    loss that swings is not. extras: level (loss_cls at the end), rpn (fall of loss_rpn_cls since
+    the start), mask (of loss_mask), rpn_level, effective.
+    """
+    curve = loss_curve(total, losses, lr, base_lr)
+    if isinstance(curve, str):
+        return Measurement(None, undecided=curve)
+    names = [n for n in ("loss_cls", "loss_box_reg") if n in curve.heads]
+    if len(names) < 2 or "loss_rpn_cls" not in curve.heads:
+        return Measurement(None, undecided="not a two-stage detector's losses")
+    if len(curve) < min_rows or curve.effective[-1] < min_effective:
+        return Measurement(
+            None,
+            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
+        )
+    curve = for_trends(curve)
+    half = len(curve) // 2
+    x = np.log1p(curve.effective / FALL_SCALE)
+    bounds = [_upper_fall(x[half:], curve.heads[name][half:]) for name in names]
+    tenth = max(3, len(curve) // 10)
+    extras: dict[str, Scalar] = {
+        "level": math.exp(float(np.median(curve.heads["loss_cls"][-tenth:]))),
+        "rpn": _total_fall(curve.heads["loss_rpn_cls"], tenth),
+        "mask": _total_fall(curve.heads["loss_mask"], tenth)
+        if "loss_mask" in curve.heads
+        else None,
+        "rpn_level": math.exp(float(np.median(curve.heads["loss_rpn_cls"][-tenth:]))),
+        "effective": float(curve.effective[-1]),
+    }
+    span = (int(curve.iterations[half]), int(curve.iterations[-1]))
+    return Measurement(-math.expm1(-max(bounds)), "share", span, extras)
+
+
+def _upper_fall(x: Floats, values: Floats) -> float:
+    slope, se = slope_of(x, values, noise_of(values))
+    return (-slope + 1.645 * se) * float(x[-1] - x[0])
+
+
+def _total_fall(values: Floats, rows: int) -> float:
+    return -math.expm1(float(np.median(values[-rows:]) - np.median(values[:rows])))
+
+
+def first_level(
+    losses: Mapping[str, Series],
+    total: Series,
+    classes: int | None = None,
+    meta_architecture: str | None = None,
+    *,
+    first_rows: int = 10,
+    near_start: int = 25,
+) -> Measurement:
+    """How many times its chance level the highest classification loss starts at.
+
+    value: median of the first rows / chance (1.0 = a fresh predictor, below = trained weights,
+    far above = wrong or exploding features). extras: head, chance, level, total. Only the rows
+    of the first near_start iterations count.
+    """
+    if not len(total) or int(total.iterations[0]) > near_start:
+        return Measurement(None, undecided="the first iterations were not recorded")
+    chances: dict[str, float] = {}
+    for name in losses:
+        if name in ("loss_mask", "loss_rpn_cls"):
+            chances[name] = CHANCE_OF_TWO
+        elif name == "loss_cls" and classes and "loss_rpn_cls" in losses:
+            chances[name] = math.log(classes + 1)
+    levels = {
+        name: float(np.median(losses[name].between(0, near_start).values[:first_rows]))
+        for name in chances
+        if len(losses[name].between(0, near_start))
+    }
+    if not levels:
+        return Measurement(None, undecided="no loss with a known chance level")
+    head = max(levels, key=lambda name: levels[name] / chances[name])
+    extras: dict[str, Scalar] = {
+        "head": head,
+        "chance": chances[head],
+        "level": levels[head],
+        "total": float(np.median(total.values[:first_rows])),
+    }
+    span = (int(total.iterations[0]), near_start)
+    return Measurement(levels[head] / chances[head], "ratio", span, extras)

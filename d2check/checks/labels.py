@@ -1,0 +1,157 @@
+"""Whether the labels give the model something to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from d2check.model import Ending, EndingKind, Event, Measurement, Scalar, Series
+
+
+def foreground(
+    foreground_samples: Series | None = None,
+    losses: Mapping[str, Series] | None = None,
+    positive_anchors: Series | None = None,
+    *,
+    min_rows: int = 5,
+    skip_rows: int = 1,
+) -> Measurement:
+    """Foreground samples per image that the box head learns from (median of the rows).
+
+    foreground_samples: roi_head/num_fg_samples. Where that is not recorded the box and mask
+    losses tell: both are exactly zero when there is no foreground; the value is then 0, or
+    undecided where they are not zero. extras: read_from, zero_share (share of rows in which
+    every loss that needs foreground is zero), anchors (median positive anchors per image: some
+    anchors without any foreground sample means that the labels are lost on the way).
+    """
+    needing = {
+        k: v
+        for k, v in (losses or {}).items()
+        if k.startswith(("loss_box_reg", "loss_mask", "loss_keypoint")) and len(v) >= min_rows
+    }
+    zero_share = None
+    if needing:
+        rows = min(len(v) for v in needing.values())
+        zero = np.all([v.values[-rows:] == 0.0 for v in needing.values()], axis=0)
+        zero_share = float(zero[skip_rows:].mean()) if rows > skip_rows else None
+    anchors = None
+    if positive_anchors is not None and len(positive_anchors) >= min_rows:
+        anchors = float(np.nanmedian(positive_anchors.values[skip_rows:]))
+    extras: dict[str, Scalar] = {
+        "zero_share": zero_share, "anchors": anchors, "losses": ", ".join(sorted(needing)) or None,
+    }  # fmt: skip
+    if foreground_samples is not None and len(foreground_samples) >= min_rows:
+        values = foreground_samples.values[skip_rows:]
+        extras["read_from"] = "roi_head/num_fg_samples"
+        span = (int(foreground_samples.iterations[0]), int(foreground_samples.iterations[-1]))
+        return Measurement(float(np.nanmedian(values)), "samples per image", span, extras)
+    if zero_share is None or "loss_cls" not in " ".join(losses or {}):
+        return Measurement(None, undecided="nothing recorded tells of foreground samples")
+    extras["read_from"] = "losses"
+    if zero_share < 0.9:
+        return Measurement(
+            None,
+            extras=extras,
+            undecided="foreground samples were not recorded, and the box loss is not zero",
+        )
+    return Measurement(0.0, "samples per image", None, extras)
+
+
+def positive_anchors(anchors: Series, *, min_rows: int = 5, skip_rows: int = 1) -> Measurement:
+    """Anchors per image that match an object (median): near zero nothing can be proposed.
+
+    anchors: rpn/num_pos_anchors or RetinaNet's num_pos_anchors.
+    """
+    if len(anchors) < min_rows:
+        return Measurement(None, undecided=f"only {len(anchors)} rows")
+    values = anchors.values[skip_rows:]
+    extras: dict[str, Scalar] = {"lowest": float(np.nanmin(values)), "series": anchors.name}
+    span = (int(anchors.iterations[0]), int(anchors.iterations[-1]))
+    return Measurement(float(np.nanmedian(values)), "anchors per image", span, extras)
+
+
+def foreground_accuracy(
+    accuracy: Series,
+    lr: Series | None = None,
+    base_lr: float | None = None,
+    *,
+    min_effective: float = 300.0,
+    min_rows: int = 20,
+    last_share: float = 0.2,
+) -> Measurement:
+    """Share of the foreground samples that get their class right, over the last rows (median).
+
+    accuracy: fast_rcnn/fg_cls_accuracy. Zero after hundreds of effective iterations means that
+    everything is still called background. extras: first (median of the first fifth), best.
+    """
+    if len(accuracy) < min_rows:
+        return Measurement(None, undecided=f"only {len(accuracy)} rows")
+    effective = float(accuracy.iterations[-1] + 1)
+    if lr is not None and len(lr):
+        peak = max(float(np.nanmax(lr.values)), base_lr or 0.0)
+        mean = float(np.nanmean(lr.values)) / peak if peak > 0 else 1.0
+        effective = mean * float(lr.iterations[-1] - lr.iterations[0] + lr.every)
+    if effective < min_effective:
+        return Measurement(None, undecided=f"only {effective:.0f} effective iterations")
+    rows = max(4, int(last_share * len(accuracy)))
+    extras: dict[str, Scalar] = {
+        "first": float(np.nanmedian(accuracy.values[:rows])),
+        "best": float(np.nanmax(accuracy.values)),
+        "effective": effective,
+    }
+    span = (int(accuracy.iterations[-rows]), int(accuracy.iterations[-1]))
+    return Measurement(float(np.nanmedian(accuracy.values[-rows:])), "share", span, extras)
+
+
+def filtered_share(images: int, images_before_filter: int) -> Measurement:
+    """Share of the training images that Detectron2 leaves out for want of usable annotations."""
+    if images_before_filter <= 0:
+        return Measurement(None, undecided="the size of the data set is not known")
+    extras: dict[str, Scalar] = {
+        "images": images,
+        "images_before_filter": images_before_filter,
+        "removed": images_before_filter - images,
+    }
+    return Measurement(1 - images / images_before_filter, "share", None, extras)
+
+
+def training_images(images: int) -> Measurement:
+    """Images that the training has to learn from, after filtering."""
+    return Measurement(float(images), "images")
+
+
+_DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
+    "class-out-of-range": ("device-side assert", "label_to_index", "index out of range in self",
+                           "class index", "target .* is out of bounds", "is out of bounds"),
+    "size-mismatch": ("SizeMismatchError", "Mismatched image shape", "Mismatched (W,H)"),
+    "empty": ("No valid data found", "Dataset is empty", "num_samples=0"),
+    "box-format": ("are not valid", "BoxMode", "bbox_mode"),
+    "degenerate-boxes": ("Box tensor contains infinite or NaN", "invalid boxes"),
+}  # fmt: skip
+
+
+def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Measurement:
+    """1 if the run was ended by this kind of mistake in its data, else 0.
+
+    kind: a key of the table of Detectron2's own words for such errors. extras: message, where.
+    """
+    words = _DATA_ERRORS[kind]
+    text = f"{ending.error or ''}: {ending.message or ''}"
+    found = ending.kind is EndingKind.CRASHED and any(w in text for w in words)
+    told = [e for e in events if e.kind == kind]
+    extras: dict[str, Scalar] = {
+        "message": ending.message if found else told[0].message if told else None,
+        "where": ending.traceback[-1] if ending.traceback else None,
+    }
+    return Measurement(float(found or bool(told)), "", None, extras)
+
+
+def imbalance(
+    events: tuple[Event, ...] = (), rarest: int | None = None, commonest: int | None = None
+) -> Measurement:
+    """Instances of the commonest class over those of the rarest."""
+    if rarest is None or commonest is None:
+        return Measurement(None, undecided="the class histogram was not read")
+    extras: dict[str, Scalar] = {"rarest": rarest, "commonest": commonest}
+    return Measurement(commonest / max(rarest, 1), "ratio", None, extras)

@@ -1,0 +1,196 @@
+"""How near the memory is to its end, and whether it keeps growing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.model import Measurement, Scalar, Series
+
+Floats = NDArray[np.float64]
+
+
+def headroom(
+    gpu_total_mib: float,
+    peak_reserved: Series | None = None,
+    peak_allocated: Series | None = None,
+    planned_iterations: int | None = None,
+    images_per_batch: int | None = None,
+    *,
+    tail_share: float = 0.2,
+) -> Measurement:
+    """Share of the GPU's memory that is still free at the highest peak seen.
+
+    peak_reserved, peak_allocated: MiB, per iteration or running maxima. Reserved memory is what
+    decides; where only allocated memory is known (log.txt's max_mem) the true share is lower.
+
+    extras: peak_mib, measured ("reserved" or "allocated"), forecast_mib (peak to expect in the
+    planned iterations if batches go on as seen), forecast_free (share free then), half_batch.
+    The forecast extends the records of the peaks by their logarithm: it knows nothing of batches
+    larger than the data has shown.
+    """
+    series, measured = (
+        (peak_reserved, "reserved") if peak_reserved is not None else (peak_allocated, "allocated")
+    )
+    if series is None or not len(series):
+        return Measurement(None, undecided="no memory figures were recorded")
+    values = series.values[np.isfinite(series.values)]
+    if not len(values) or gpu_total_mib <= 0:
+        return Measurement(None, undecided="no memory figures were recorded")
+    peak = float(values.max())
+    seen = int(series.iterations[-1] - series.iterations[0]) + series.every
+    forecast = _log_record(values, seen, planned_iterations or seen, tail_share)
+    extras: dict[str, Scalar] = {
+        "peak_mib": peak,
+        "measured": measured,
+        "gpu_total_mib": gpu_total_mib,
+        "forecast_mib": forecast,
+        "forecast_free": 1 - forecast / gpu_total_mib,
+        "half_batch": images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None,
+    }
+    span = (int(series.iterations[0]), int(series.iterations[-1]))
+    return Measurement(1 - peak / gpu_total_mib, "share", span, extras)
+
+
+def _log_record(values: Floats, seen: int, planned: int, tail_share: float) -> float:
+    """Expected highest value of `planned` draws, from `seen`: M + a ln(planned / seen).
+
+    a is the mean excess over the upper tail (an exponential tail's scale); of running maxima,
+    whose tail is not that of the draws, the steps between records give it.
+    """
+    peak = float(values.max())
+    if planned <= seen or len(values) < 20:
+        return peak
+    if np.all(np.diff(values) >= 0):  # running maxima: one record in each e-fold of time
+        half = float(values[len(values) // 2])
+        scale = (peak - half) / math.log(2)
+        scale = min(scale, (peak - float(values[len(values) // 4])) / math.log(4) or scale)
+    else:
+        threshold = float(np.quantile(values, 1 - tail_share))
+        above = values[values > threshold]
+        scale = float((above - threshold).mean()) if len(above) else 0.0
+        scale = min(scale, 0.1 * peak)
+    return peak + max(scale, 0.0) * math.log(planned / seen)
+
+
+def growth(
+    allocated: Series | None = None,
+    peak: Series | None = None,
+    gpu_total_mib: float | None = None,
+    planned_iterations: int | None = None,
+    *,
+    blocks: int = 10,
+    skip_share: float = 0.1,
+    min_rows: int = 60,
+) -> Measurement:
+    """MiB by which memory grows per 1,000 iterations, after its first steps.
+
+    allocated: MiB held after each iteration (a leak shows here plainly). peak: MiB, running
+    maximum, used where allocated is not known: a leak goes on making new records where batches
+    of varying size make them ever more rarely.
+
+    extras: z (slope / standard error, of allocated), rising_blocks (share of block-to-block
+    steps that go up), records_late (new maxima in the second half of the rows, of peak),
+    octave_ratio (rise in the second half / rise in the quarter before), rise_mib,
+    exhausted_at (iteration at which the GPU is full at this pace).
+    """
+    series, name = (allocated, "allocated") if allocated is not None else (peak, "peak")
+    if series is None or len(series) < min_rows:
+        rows = 0 if series is None else len(series)
+        return Measurement(None, undecided=f"only {rows} rows with memory figures")
+    skip = max(5, int(skip_share * len(series)))
+    values = series.values[skip:]
+    iterations = series.iterations[skip:].astype(np.float64)
+    half, quarter = float(values[len(values) // 2]), float(values[len(values) // 4])
+    records_late = int((np.diff(np.maximum.accumulate(values))[len(values) // 2 :] > 0).sum())
+    octave = (float(values[-1]) - half) / (half - quarter) if half > quarter else None
+    usable = values[len(values) % blocks :].reshape(blocks, -1)
+    means = usable.mean(axis=1)
+    noise = float(np.median(usable.std(axis=1))) / math.sqrt(usable.shape[1])
+    row = np.arange(blocks) - (blocks - 1) / 2
+    slope = float(row @ means) / float(row @ row)  # MiB per block
+    se = max(noise / math.sqrt(float(row @ row)), 1e-9)
+    per_iteration = slope * blocks / max(iterations[-1] - iterations[0], 1.0)
+    extras: dict[str, Scalar] = {
+        "measured": name,
+        "z": slope / se,
+        "rising_blocks": float((np.diff(means) > 0).mean()),
+        "records_late": records_late,
+        "octave_ratio": octave,
+        "rise_mib": float(means[-1] - means[0]),
+        "exhausted_at": _exhausted_at(series, per_iteration, gpu_total_mib),
+        "planned": planned_iterations,
+    }
+    span = (int(iterations[0]), int(iterations[-1]))
+    return Measurement(1000 * per_iteration, "MiB per 1,000 iterations", span, extras)
+
+
+def _exhausted_at(series: Series, per_iteration: float, total: float | None) -> int | None:
+    if total is None or per_iteration <= 0:
+        return None
+    left = total - float(series.values[-1])
+    return int(series.iterations[-1] + max(left, 0.0) / per_iteration)
+
+
+def fragmentation(
+    reserved: Series,
+    allocated: Series,
+    gpu_total_mib: float | None = None,
+    retries: Series | None = None,
+    *,
+    skip_rows: int = 20,
+) -> Measurement:
+    """Share of the reserved memory that no tensor uses at the peaks.
+
+    reserved, allocated: MiB, peaks per iteration. extras: unused_mib, reserved_share (of the
+    GPU), retries (times the allocator had to free its cache and try again).
+    """
+    if len(reserved) <= skip_rows or len(allocated) <= skip_rows:
+        return Measurement(None, undecided="too few rows with memory figures")
+    held, used = float(reserved.values[skip_rows:].max()), float(allocated.values[skip_rows:].max())
+    extras: dict[str, Scalar] = {
+        "unused_mib": held - used,
+        "reserved_share": held / gpu_total_mib if gpu_total_mib else None,
+        "retries": float(retries.values[-1]) if retries is not None and len(retries) else None,
+    }
+    span = (int(reserved.iterations[skip_rows]), int(reserved.iterations[-1]))
+    return Measurement(1 - used / max(held, 1e-9), "share", span, extras)
+
+
+def host_growth(rss: Series, *, skip_share: float = 0.3, min_rows: int = 60) -> Measurement:
+    """MiB by which the host memory of the training grows per 1,000 iterations, after its start.
+
+    rss: MiB, resident memory. extras as growth.
+    """
+    if len(rss) < min_rows:
+        return Measurement(None, undecided=f"only {len(rss)} rows with memory figures")
+    return growth(allocated=rss, skip_share=skip_share, min_rows=min_rows)
+
+
+def underused(
+    gpu_total_mib: float,
+    peak_reserved: Series,
+    images_per_batch: int | None = None,
+    world_size: int | None = None,
+    *,
+    target: float = 0.8,
+) -> Measurement:
+    """Share of the GPU's memory that the training reserves at most.
+
+    extras: batch_factor (power of two by which the batch could grow and stay under `target`),
+    proposed_batch.
+    """
+    if not len(peak_reserved) or gpu_total_mib <= 0:
+        return Measurement(None, undecided="no memory figures were recorded")
+    peak = float(np.nanmax(peak_reserved.values))
+    factor = 2 ** max(0, math.floor(math.log2(max(target * gpu_total_mib / max(peak, 1.0), 1.0))))
+    extras: dict[str, Scalar] = {
+        "peak_mib": peak,
+        "batch_factor": factor,
+        "proposed_batch": images_per_batch * factor if images_per_batch else None,
+        "per_gpu": images_per_batch / (world_size or 1) if images_per_batch else None,
+    }
+    span = (int(peak_reserved.iterations[0]), int(peak_reserved.iterations[-1]))
+    return Measurement(peak / gpu_total_mib, "share", span, extras)

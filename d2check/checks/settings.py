@@ -1,0 +1,76 @@
+"""Settings that contradict each other or the batch, and that Detectron2 accepts silently."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from d2check.model import Measurement, Scalar
+
+
+def unknown_keys(keys: Sequence[str], nearest: Sequence[str | None] | None = None) -> Measurement:
+    """How many keys of the config Detectron2 does not know; extras name the first ones."""
+    nearest = nearest or [None] * len(keys)
+    meant = [f"{k} (meant {n}?)" if n else k for k, n in zip(keys, nearest, strict=False)]
+    extras: dict[str, Scalar] = {
+        "keys": ", ".join(meant[:5]) or None,
+        "first": keys[0] if keys else None,
+        "first_nearest": nearest[0] if keys else None,
+    }
+    return Measurement(float(len(keys)), "keys", None, extras)
+
+
+def invalid_steps(
+    steps: Sequence[float], planned_iterations: int, scheduler: str | None = None
+) -> Measurement:
+    """How many of SOLVER.STEPS are out of order, negative, or at or past the planned end.
+
+    extras: past_end, disordered ("yes", "no"), proposed_first, proposed_second (2/3 and 8/9 of
+    the run, as in the model zoo).
+    """
+    if scheduler is not None and "Step" not in scheduler:
+        return Measurement(0.0, "steps", None, {"past_end": 0, "disordered": "no"})
+    past = [s for s in steps if s >= planned_iterations]
+    negative = [s for s in steps if s < 0]
+    disordered = any(b <= a for a, b in itertools.pairwise(steps))
+    extras: dict[str, Scalar] = {
+        "past_end": len(past),
+        "disordered": "yes" if disordered else "no",
+        "proposed_first": int(planned_iterations * 2 / 3),
+        "proposed_second": int(planned_iterations * 8 / 9),
+    }
+    return Measurement(float(len(past) + len(negative) + disordered), "steps", None, extras)
+
+
+def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
+    """Images left over when the batch is divided over the processes (0 is needed)."""
+    extras: dict[str, Scalar] = {
+        "world_size": world_size,
+        "proposed_batch": max(world_size, images_per_batch // world_size * world_size),
+    }
+    return Measurement(float(images_per_batch % world_size), "images", None, extras)
+
+
+def norm_batch(
+    images_per_batch: int, norms: Sequence[str | None], world_size: int | None = None
+) -> Measurement:
+    """Images per process that a trainable batch norm computes its statistics from.
+
+    norms: the NORM settings of the model. SyncBN pools over the processes. Undecided where no
+    batch norm is trained. extras: norm.
+    """
+    trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]
+    if not trained:
+        return Measurement(None, undecided="no batch normalisation is trained")
+    plain = "BN" in trained
+    per_norm = images_per_batch / (world_size or 1) if plain else float(images_per_batch)
+    return Measurement(per_norm, "images", None, {"norm": "BN" if plain else trained[0]})
+
+
+def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: int) -> Measurement:
+    """How many evaluations the planned run makes before its end."""
+    if not test_sets:
+        return Measurement(0.0, "evaluations", None, {"test_sets": 0, "eval_period": eval_period})
+    count = (planned_iterations - 1) // eval_period if eval_period > 0 else 0
+    extras: dict[str, Scalar] = {"test_sets": len(test_sets), "eval_period": eval_period}
+    return Measurement(float(count), "evaluations", None, extras)

@@ -1,0 +1,290 @@
+"""Where the time of an iteration goes, and whether it stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.model import Measurement, Scalar, Series
+
+Floats = NDArray[np.float64]
+
+PREFETCHED_SHARE = 2  # Detectron2's workers hold 2 images each: half a batch of workers refill it
+
+
+def data_share(
+    data_time: Series,
+    time: Series,
+    images_per_batch: int | None = None,
+    world_size: int | None = None,
+    workers: int | None = None,
+    load_s_per_image: float | None = None,
+    cpus: int | None = None,
+    *,
+    skip_rows: int = 5,
+    tail: float = 0.005,
+    min_rows: int = 10,
+    safety: float = 1.2,
+) -> Measurement:
+    """Share of the time that the training waits for data: sum of waits / sum of iterations.
+
+    data_time, time: seconds per iteration. The first rows (workers start) are left out and the
+    longest `tail` of the waits is capped, so that one hiccup is not a slow loader. Sums, not
+    medians: a loader that stalls every fourth iteration has a median wait of zero.
+
+    extras: sampling (of data_time; a low share of medians clears nothing), data_s, iteration_s,
+    speedup (iteration time / time without waiting), images_per_s, workers_needed (per process),
+    workers_proposed (the same, within the processor's cores), cores_suffice ("yes", "no",
+    "unknown").
+    """
+    waits, whole, span = _paired(data_time, time, skip_rows)
+    if len(waits) < min_rows:
+        return Measurement(
+            None, undecided=f"only {len(waits)} timed rows after the first {skip_rows}"
+        )
+    ceiling = float(np.quantile(waits, 1 - tail))
+    cut = np.minimum(waits, ceiling)
+    whole = whole - (waits - cut)
+    share = min(float(cut.sum() / max(whole.sum(), 1e-12)), 1.0)
+    data_s, iteration_s = float(cut.mean()), float(whole.mean())
+    extras: dict[str, Scalar] = {
+        "sampling": data_time.statistic,
+        "data_s": data_s,
+        "iteration_s": iteration_s,
+        "speedup": 1 / max(1 - share, 0.01),
+        "images_per_s": images_per_batch / iteration_s if images_per_batch else None,
+    }
+    extras.update(
+        _workers(data_s, iteration_s, images_per_batch, world_size or 1, workers,
+                 load_s_per_image, cpus, safety)
+    )  # fmt: skip
+    return Measurement(share, "share", span, extras)
+
+
+def _paired(
+    data_time: Series, time: Series, skip_rows: int
+) -> tuple[Floats, Floats, tuple[int, int] | None]:
+    """(waits, iteration times, span) on common iterations. A mean since the start is undone."""
+    common, at_data, at_time = np.intersect1d(
+        data_time.iterations, time.iterations, assume_unique=True, return_indices=True
+    )
+    waits, whole = data_time.values[at_data], time.values[at_time]
+    if time.statistic == "mean" and time.window > 2 * max(time.every, 1) and len(common) > 2:
+        sums = whole * (common + 1.0)
+        whole = np.concatenate((whole[:1], np.diff(sums) / np.diff(common)))
+    keep = np.isfinite(waits) & np.isfinite(whole) & (whole > 0)
+    keep[:skip_rows] = False
+    common, waits, whole = common[keep], waits[keep], whole[keep]
+    if not len(common):
+        return waits, whole, None
+    return np.minimum(waits, whole), whole, (int(common[0]), int(common[-1]))
+
+
+def _workers(
+    data_s: float,
+    iteration_s: float,
+    images_per_batch: int | None,
+    world_size: int,
+    workers: int | None,
+    load_s_per_image: float | None,
+    cpus: int | None,
+    safety: float,
+) -> dict[str, Scalar]:
+    """Workers that hide the loading: enough throughput, and half a batch to prefetch it.
+
+    With aspect-ratio grouping workers prefetch single images, two each, so a batch waits ready
+    only from images per GPU / 2 workers on (measured on Detectron2 main).
+    """
+    nothing: dict[str, Scalar] = {
+        "workers_needed": None, "workers_proposed": None, "cores_suffice": "unknown",
+    }  # fmt: skip
+    if not images_per_batch:
+        return nothing
+    per_gpu = max(images_per_batch // world_size, 1)
+    load_s = load_s_per_image
+    if load_s is None and workers is not None:
+        # A starved loader delivers as fast as it can: its pace is the training's pace.
+        load_s = (data_s if workers == 0 else workers * iteration_s) / per_gpu
+    if load_s is None:
+        return nothing
+    compute_s = max(iteration_s - data_s, 0.02 * iteration_s)
+    needed = max(
+        math.ceil(load_s * per_gpu / compute_s * safety),
+        math.ceil(per_gpu / PREFETCHED_SHARE),
+        1,
+    )
+    possible = max(cpus // world_size, 1) if cpus else None
+    return {
+        "workers_needed": needed,
+        "workers_proposed": min(needed, possible) if possible else needed,
+        "cores_suffice": "unknown" if possible is None else "yes" if needed <= possible else "no",
+    }
+
+
+def stalls(
+    time: Series,
+    wall: Series | None = None,
+    *,
+    skip_rows: int = 5,
+    factor: float = 5.0,
+    min_rows: int = 50,
+) -> Measurement:
+    """Share of the time lost in iterations that take more than `factor` times the median.
+
+    value: time above the median spent in such iterations / all time. extras: stalls (their
+    number), longest_s, median_s, every (iterations between them, median). With `wall` (seconds
+    since the start, one per row) rows that are medians or means are compared with the clock
+    instead: what the clock saw and the rows do not show is the loss.
+    """
+    if wall is not None and time.statistic != "raw":
+        return _hidden_from_medians(time, wall, skip_rows)
+    if time.statistic != "raw":
+        return Measurement(None, undecided="medians of several iterations hide stalls")
+    values = time.values[skip_rows:]
+    values = values[np.isfinite(values)]
+    if len(values) < min_rows:
+        return Measurement(None, undecided=f"only {len(values)} timed iterations")
+    median = float(np.median(values))
+    slow = values > factor * median
+    at = np.flatnonzero(slow)
+    extras: dict[str, Scalar] = {
+        "stalls": int(slow.sum()),
+        "longest_s": float(values.max()),
+        "median_s": median,
+        "every": float(np.median(np.diff(at))) if len(at) > 1 else None,
+    }
+    lost = float((values[slow] - median).sum() / values.sum())
+    span = (int(time.iterations[min(skip_rows, len(time) - 1)]), int(time.iterations[-1]))
+    return Measurement(lost, "share", span, extras)
+
+
+def _hidden_from_medians(time: Series, wall: Series, skip_rows: int) -> Measurement:
+    at = np.intersect1d(time.iterations, wall.iterations, assume_unique=True)[skip_rows:]
+    if len(at) < 10:
+        return Measurement(None, undecided=f"only {len(at)} rows with a clock")
+    clock = np.diff(np.interp(at, wall.iterations, wall.values)) / np.diff(at)
+    shown = np.interp(at[1:], time.iterations, time.values)
+    lost = np.maximum(clock - shown, 0.0)
+    extras: dict[str, Scalar] = {
+        "stalls": int((lost > shown).sum()),
+        "longest_s": float((lost * np.diff(at)).max()),
+        "median_s": float(np.median(shown)),
+        "every": None,
+    }
+    span = (int(at[0]), int(at[-1]))
+    return Measurement(float(lost.sum() / max(clock.sum(), 1e-12)), "share", span, extras)
+
+
+def slowdown(
+    time: Series,
+    data_time: Series | None = None,
+    *,
+    skip_rows: int = 5,
+    blocks: int = 10,
+    min_rows: int = 40,
+) -> Measurement:
+    """By what share iterations get slower over the run (Theil-Sen over block medians).
+
+    value: rise over the run / median iteration time. extras: concordance (Mann-Kendall S over
+    its maximum, 1 = every block slower than the one before), in_data (rise of the waits for
+    data over the same median), loader ("yes" where most of the rise is waiting for data).
+    """
+    values = time.values[skip_rows:]
+    if len(values) < min_rows:
+        return Measurement(None, undecided=f"only {len(values)} timed rows")
+    rise, concordance = _trend(values, blocks)
+    median = float(np.median(values))
+    in_data = None
+    if data_time is not None and len(data_time) - skip_rows >= min_rows:
+        in_data = _trend(data_time.values[skip_rows:], blocks)[0] / median
+    extras: dict[str, Scalar] = {
+        "concordance": concordance,
+        "in_data": in_data,
+        "loader": "unknown" if in_data is None else "yes" if in_data > rise / median / 2 else "no",
+        "median_s": median,
+    }
+    span = (int(time.iterations[skip_rows]), int(time.iterations[-1]))
+    return Measurement(rise / median, "share", span, extras)
+
+
+def _trend(values: Floats, blocks: int) -> tuple[float, float]:
+    """(Theil-Sen rise over the whole length, Mann-Kendall S / its maximum) of block means.
+
+    Means of the lower 95 % rather than medians: a bursty wait has a median of zero.
+    """
+    usable = values[len(values) % blocks :].reshape(blocks, -1)
+    kept = np.sort(usable, axis=1)[:, : max(1, int(0.95 * usable.shape[1]))]
+    level = kept.mean(axis=1)
+    first, second = np.triu_indices(blocks, 1)
+    slopes = (level[second] - level[first]) / (second - first)
+    concordance = float(np.sign(level[second] - level[first]).mean())
+    return float(np.median(slopes)) * (blocks - 1), concordance
+
+
+def slow_outliers(time: Series, *, skip_rows: int = 5, min_rows: int = 50) -> Measurement:
+    """How much longer the slowest hundredth of the iterations takes than the median one.
+
+    value: 99 % quantile / median. extras: p99_s, median_s. Raw rows only.
+    """
+    if time.statistic != "raw":
+        return Measurement(None, undecided="medians of several iterations hide slow ones")
+    values = time.values[skip_rows:]
+    values = values[np.isfinite(values)]
+    if len(values) < min_rows:
+        return Measurement(None, undecided=f"only {len(values)} timed iterations")
+    median, p99 = float(np.median(values)), float(np.quantile(values, 0.99))
+    extras: dict[str, Scalar] = {"p99_s": p99, "median_s": median}
+    span = (int(time.iterations[skip_rows]), int(time.iterations[-1]))
+    return Measurement(p99 / max(median, 1e-12), "ratio", span, extras)
+
+
+def hooks_share(hooks: Series, total: Series, *, skip_rows: int = 2) -> Measurement:
+    """Share of the time spent in hooks (evaluation, checkpoints, writers): sum / sum.
+
+    hooks, total: seconds per iteration, raw. extras: hooks_s, iteration_s (means).
+    """
+    spent, whole, span = _paired(hooks, total, skip_rows)
+    if len(spent) < 10:
+        return Measurement(None, undecided=f"only {len(spent)} timed iterations")
+    extras: dict[str, Scalar] = {
+        "hooks_s": float(spent.mean()), "iteration_s": float(whole.mean()),
+    }  # fmt: skip
+    return Measurement(float(spent.sum() / whole.sum()), "share", span, extras)
+
+
+def slow_start(time: Series, *, first_rows: int = 3, min_rows: int = 30) -> Measurement:
+    """How many later iterations the first ones cost.
+
+    value: time of the first rows above the usual, in iterations. extras: lost_s, median_s.
+    """
+    if time.statistic != "raw":
+        return Measurement(None, undecided="medians of several iterations hide the first ones")
+    if len(time) < min_rows:
+        return Measurement(None, undecided=f"only {len(time)} timed iterations")
+    median = float(np.median(time.values[first_rows:]))
+    lost = float(np.maximum(time.values[:first_rows] - median, 0.0).sum())
+    extras: dict[str, Scalar] = {"lost_s": lost, "median_s": median}
+    span = (int(time.iterations[0]), int(time.iterations[first_rows - 1]))
+    return Measurement(lost / max(median, 1e-12), "iterations", span, extras)
+
+
+def straggler(by_rank: Mapping[str, Series], *, skip_rows: int = 5) -> Measurement:
+    """How much slower the slowest rank's own work is than the median rank's.
+
+    by_rank: name -> seconds per iteration without waiting for others (forward, data). value:
+    slowest / median. extras: rank (name of the slowest), slowest_s, median_s.
+    """
+    means = {
+        name: float(np.mean(s.values[skip_rows:])) for name, s in by_rank.items() if len(s) > 20
+    }
+    if len(means) < 2:
+        return Measurement(None, undecided="only one rank was timed")
+    slowest = max(means, key=lambda name: means[name])
+    median = float(np.median([v for name, v in means.items() if name != slowest]))
+    extras: dict[str, Scalar] = {
+        "rank": slowest, "slowest_s": means[slowest], "median_s": median,
+    }  # fmt: skip
+    return Measurement(means[slowest] / max(median, 1e-12), "ratio", None, extras)
