@@ -1,0 +1,1 @@
+"""A Report becomes text: for a terminal, for CI servers, for scripts."""

@@ -1,0 +1,214 @@
+"""One run in full: header, a line per rule, failures, warnings, skips."""
+
+from __future__ import annotations
+
+import math
+
+from d2check.model import Finding, Report, Run, RunReport, Verdict
+from d2check.report._text import clean, count, epochs, quantity, shortened, sparkline
+from d2check.report.terminal.finding import place, show_finding
+from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
+
+_QUIET_EVENTS = ("neutralised", "dataset")
+
+
+def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> None:
+    """Everything that a reader of one run needs, the cause before its symptoms."""
+    if verbosity >= 0:
+        _header(page, report, judged.run, verbosity)
+        page.line()
+        for finding in judged.findings:
+            _rule_line(page, finding, verbosity)
+    _in_full(page, judged, verbosity)
+    if verbosity >= 0:
+        _skips(page, judged, verbosity)
+
+
+# --------------------------------------------------------------------------- header
+
+
+def _header(page: Page, report: Report, run: Run, verbosity: int) -> None:
+    fields = {
+        "run": _source(run),
+        "model": _model(run),
+        "device": _device(run),
+        "plan": _length(run, run.planned_iterations, "epochs_planned"),
+        "observed": _observed(run),
+        "software": _software(run),
+    }
+    for label, text in fields.items():
+        if text:
+            page.field(label, text)
+    _loss_curve(page, run)
+    if run.malformed_lines:
+        lines = count(run.malformed_lines, "line")
+        page.field("malformed", f"{lines} could not be read and were left out", "warn")
+    if run.config is not None and run.config.matches_run is False:
+        reason = clean(run.config.mismatch or "its values do not fit the rows")
+        page.field("config", f"not of this run: {reason}", "warn")
+    for event in run.events:
+        if event.kind not in _QUIET_EVENTS:
+            at = "" if event.iteration is None else f" (iteration {event.iteration:,})"
+            page.field(shortened(clean(event.kind), LABEL - 1), clean(event.message) + at)
+        elif verbosity > 0 and event.kind == "dataset":
+            page.field("dataset", clean(event.message))
+    if report.neutralised:
+        page.field("turned off", "; ".join(map(clean, report.neutralised)))
+
+
+def _source(run: Run) -> str:
+    segment = "" if run.segment == 0 else f" (training {run.segment + 1} in it)"
+    return clean(run.source) + segment
+
+
+def _model(run: Run) -> str:
+    facts = run.facts
+    parts = [clean(facts["meta_architecture"])] if facts.get("meta_architecture") else []
+    if (classes := _number(run, "classes")) is not None:
+        parts.append(count(int(classes), "class", "classes"))
+    if (parameters := _number(run, "parameters")) is not None:
+        millions = parameters / 1e6
+        many = f"{millions:.3g} M" if millions >= 0.1 else f"{int(parameters):,}"
+        parts.append(f"{many} trainable parameters")
+    if (images := _number(run, "images_per_batch")) is not None:
+        parts.append(f"{count(int(images), 'image')} per batch")
+    if facts.get("amp"):
+        parts.append("mixed precision")
+    return ", ".join(parts)
+
+
+def _device(run: Run) -> str:
+    facts = run.facts
+    name = clean(facts.get("gpu_name") or facts.get("device") or "")
+    if not name:
+        return ""
+    if (memory := _number(run, "gpu_total_mib")) is not None:
+        name += f", {quantity(memory, 'MiB')}"
+    processes = _number(run, "world_size")
+    return f"{name}, {int(processes)} processes" if processes and processes > 1 else name
+
+
+def _length(run: Run, iterations: int | None, fact: str) -> str:
+    if iterations is None:
+        return ""
+    text = count(iterations, "iteration")
+    share, images = _number(run, fact), _number(run, "images")
+    batch = _number(run, "images_per_batch")
+    if share is None and images and batch:
+        share = iterations * batch / images
+    if share is None:
+        return text
+    text += f" = {epochs(share)} epochs"
+    return f"{text} of {count(int(images), 'image')}" if images else text
+
+
+def _observed(run: Run) -> str:
+    first, last = run.first_iteration, run.last_iteration
+    how = run.ending.kind.value
+    if first is None or last is None:
+        return f"no iteration; {how}"
+    longest = max(run.series.values(), key=len)
+    seen = last - first + longest.window if longest.window <= first + 1 else last + 1
+    length = _length(run, seen, "epochs_observed")
+    ended = "stopped by d2check" if how == "stopped" else f"ending {how}"
+    return f"{length}, iterations {first:,} to {last:,}; {ended}"
+
+
+def _software(run: Run) -> str:
+    names = ("torch", "detectron2", "python", "cuda")
+    return ", ".join(f"{n} {clean(run.facts[n])}" for n in names if run.facts.get(n))
+
+
+def _loss_curve(page: Page, run: Run) -> None:
+    loss = run.series.get("total_loss")
+    if loss is None or len(loss) < 2:
+        return
+    width = min(48, page.width - LABEL - 20)
+    curve = sparkline(loss.values.tolist(), width, ascii_only=page.ascii_only)
+    first, last = float(loss.values[0]), float(loss.values[-1])
+    page.field("total_loss", f"{first:.3g} {curve} {last:.3g}")
+
+
+def _number(run: Run, fact: str) -> float | None:
+    value = run.facts.get(fact)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) else None
+
+
+# --------------------------------------------------------------------------- a line per rule
+
+
+def _rule_line(page: Page, finding: Finding, verbosity: int) -> None:
+    style = "quiet" if finding.ignored is not None else VERDICT_STYLES[finding.verdict]
+    number = quantity(finding.value, finding.unit)
+    id_width = 32 if page.width >= 76 else 28
+    leader = " " + "." * max(2, id_width - len(finding.rule) - 1)
+    head = f"{finding.rule}{leader} {number:>10}"
+    room = page.width - 6 - len(head) - 2
+    skipped = finding.verdict is Verdict.SKIP and finding.ignored is None
+    # The reasons of the skipped stand together at the end.
+    says = "" if skipped else _says(finding)
+    below = verbosity > 0 and len(says) > room
+    if says and not below and room >= 16:
+        head += f"  {shortened(says, room)}"
+    quiet = skipped or finding.verdict is Verdict.PASS or finding.ignored is not None
+    verdict = page.paint(f"{finding.verdict.value:<5}", style)
+    page.line(f"{verdict} {page.paint(head.rstrip(), 'quiet' if quiet else None)}")
+    if below:
+        page.wrapped(says, indent=" " * 6)
+    if verbosity > 0 and finding.verdict is Verdict.PASS and (where := place(finding)):
+        page.wrapped(where, indent=" " * 6, style="quiet")
+
+
+def _says(finding: Finding) -> str:
+    if finding.ignored is not None:
+        return f"ignored: {clean(finding.ignored)}"
+    words = finding.reason if finding.verdict is Verdict.ERROR else finding.message
+    trial = "(trial) " if finding.status == "trial" and finding.verdict is not Verdict.PASS else ""
+    return trial + clean(words or finding.message)
+
+
+# --------------------------------------------------------------------------- in full
+
+
+def _in_full(page: Page, judged: RunReport, verbosity: int) -> None:
+    shown = [f for f in judged.findings if f.ignored is None and f.verdict in _TOLD]
+    present = {f.rule for f in shown}
+    heads = [f for f in shown if f.explained_by not in present]
+    failures = [h for h in heads if h.verdict is not Verdict.WARN or _symptoms(shown, h)]
+    warnings = [h for h in heads if h not in failures]
+    for title, group, style in (("FAILURES", failures, "bad"), ("WARNINGS", warnings, "warn")):
+        if group:
+            page.line()
+            page.heading(title, "=", style)
+        for number, head in enumerate(group):
+            if number:
+                page.line()
+            show_finding(page, judged.run, head, _symptoms(shown, head), verbosity)
+
+
+_TOLD = (Verdict.FAIL, Verdict.WARN, Verdict.ERROR)
+
+
+def _symptoms(findings: list[Finding], cause: Finding) -> list[Finding]:
+    return [f for f in findings if f.explained_by == cause.rule and f is not cause]
+
+
+def _skips(page: Page, judged: RunReport, verbosity: int) -> None:
+    """Why rules were skipped: one line for each reason, or with -v one for each rule."""
+    by_reason: dict[str, list[str]] = {}
+    for finding in judged.findings:
+        if finding.verdict is Verdict.SKIP and finding.ignored is None:
+            reason = clean(finding.reason or finding.message)
+            by_reason.setdefault(reason, []).append(finding.rule)
+    if not by_reason:
+        return
+    page.line()
+    page.heading("not judged", "-", "quiet")
+    for reason, rules in by_reason.items():
+        text = f"{', '.join(rules)}: {reason}"
+        if verbosity > 0:
+            page.wrapped(text)
+        else:
+            page.line(shortened(text, page.width))

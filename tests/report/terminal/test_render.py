@@ -1,0 +1,124 @@
+import re
+import subprocess
+import sys
+
+import pytest
+import report_samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_gold import assert_gold
+
+from d2check.report.terminal import closing_line, render
+
+SAMPLES = ("healthy", "sick", "crashed", "many")
+
+
+def plain(report, **changes):
+    return render(report, **({"colour": False, "width": 88, "verbosity": 0} | changes))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+def test_reports_look_as_they_did_when_they_were_read(name, verbosity):
+    level = {-1: "quiet", 0: "normal", 1: "verbose"}[verbosity]
+    text = plain(getattr(report_samples, name)(), verbosity=verbosity)
+    assert_gold(f"{name}-{level}.txt", text)
+
+
+def test_a_narrow_ascii_terminal_gets_only_ascii():
+    text = plain(report_samples.sick(), width=60, ascii_only=True)
+    assert text.isascii()
+    assert_gold("sick-narrow-ascii.txt", text)
+
+
+def test_colour_changes_no_word():
+    bare = plain(report_samples.sick())
+    coloured = plain(report_samples.sick(), colour=True)
+    assert "\x1b[" not in bare
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == bare
+
+
+@pytest.mark.parametrize("verbosity", [-2, -1, 0, 1, 2])
+def test_nothing_of_a_user_reaches_the_terminal_unwashed(verbosity):
+    text = plain(report_samples.hostile(), verbosity=verbosity)
+    assert not set(text) & {"\x1b", "\x07", "\x00", "\x9b", "\u202e", "\r"}
+    if verbosity >= -1:
+        assert "red [bold]name <b>&amp;" in text
+
+
+def test_the_cause_is_read_before_its_symptom_and_the_symptom_only_once():
+    text = plain(report_samples.sick())
+    failures = text[text.index("FAILURES") :]
+    assert failures.index("schedule/lr-unscaled") < failures.index("loss/diverges")
+    assert failures.count("loss/diverges") == 1
+    assert "root cause" in failures
+
+
+def test_the_fix_is_one_line_that_can_be_pasted_however_narrow():
+    lines = plain(report_samples.sick(), width=40).splitlines()
+    assert any("SOLVER.BASE_LR 0.0025 SOLVER.WARMUP_ITERS 8000" in line for line in lines)
+
+
+def test_iterations_are_told_in_epochs_too():
+    text = plain(report_samples.healthy())
+    assert "10,000 iterations = 0.44 epochs of 45,000 images" in text
+
+
+def test_an_ignored_rule_is_shown_with_its_reason_and_not_among_the_failures():
+    text = plain(report_samples.sick(), width=120)
+    assert "ignored: a frozen backbone, as meant" in text
+    assert "loss/plateau" not in text[text.index("FAILURES") :]
+
+
+def test_quiet_tells_what_is_wrong_and_very_quiet_one_line():
+    quiet = plain(report_samples.sick(), verbosity=-1)
+    assert "schedule/lr-unscaled" in quiet
+    assert "PASS" not in quiet
+    assert plain(report_samples.sick(), verbosity=-2).count("\n") == 1
+
+
+def test_many_runs_are_grouped_and_never_a_table_each():
+    text = plain(report_samples.many())
+    assert len(text.splitlines()) < 60
+    assert "FAIL schedule/lr-unscaled (high): 12 runs" in text
+    assert "healthy    5 runs" in text
+    assert "not judged 1 run: out/short" in text
+    assert "out/locked: permission denied" in text
+
+
+def test_several_trainings_of_one_file_are_told_apart():
+    text = plain(report_samples.many(), verbosity=1)
+    assert "out/sick-0 (training 1, iterations 0 to 399)" in text
+    assert "out/sick-0 (training 2, iterations 0 to 399)" in text
+
+
+def test_the_last_line_counts_as_pytest_does():
+    line, style = closing_line(report_samples.sick())
+    assert line == "3 failed, 1 error, 2 warnings, 2 passed, 1 skipped, 1 ignored in 41.2s"
+    assert style == "bad"
+    assert closing_line(report_samples.healthy()) == ("3 passed, 3 skipped in 41.2s", "good")
+
+
+def test_an_interrupted_and_an_unjudged_report_say_so():
+    interrupted = report_samples.report(exit_code=2)
+    assert closing_line(interrupted)[0] == "interrupted: nothing judged in 41.2s"
+    unjudged = report_samples.report(exit_code=5)
+    assert closing_line(unjudged)[0].startswith("nothing could be judged")
+
+
+@given(st.text(max_size=80), st.text(max_size=80), st.integers(20, 120), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_words_render_and_every_line_break_is_ours(message, title, width, ascii_only):
+    item = report_samples.finding("loss/diverges", "FAIL", message, title=title)
+    judged = report_samples.RunReport(report_samples.run(message), (item,))
+    text = plain(report_samples.report(judged), width=width, ascii_only=ascii_only)
+    assert "\x1b" not in text
+    assert text.endswith("\n")
+
+
+def test_plain_text_needs_no_rich():
+    code = (
+        "import sys, d2check.report.terminal;"
+        "assert not {'rich', 'numpy', 'click'} & set(sys.modules) - {'numpy'}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
