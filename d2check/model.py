@@ -81,7 +81,8 @@ class Ending:
 
     error: exception class name ("FloatingPointError"), or the signal's name for KILLED.
     message: the exception's own words, one paragraph. traceback: shortened to the user's lines.
-    read_from: "log.txt:812", "ending.json".
+    read_from: "log.txt:812", "ending.json". stage: where it crashed, setup, config, dataset, build
+    or train; None when nobody said.
     """
 
     kind: EndingKind = EndingKind.UNKNOWN
@@ -90,6 +91,7 @@ class Ending:
     message: str | None = None
     traceback: tuple[str, ...] = ()
     read_from: str | None = None
+    stage: str | None = None
 
 
 @dataclass(frozen=True)
