@@ -1,0 +1,79 @@
+"""Repairs computed from this run's own numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from d2check.model import Fix, Override, Run
+from d2check.rules import wording
+from d2check.rules.expressions import Absent
+from d2check.rules.inputs import Scope, config_of
+from d2check.rules.model import FixTemplate, Rule
+
+SAME_WITHIN = 0.01  # a change by less than a hundredth changes no training
+
+
+def propose(rule: Rule, run: Run, scope: Scope) -> tuple[Fix, ...]:
+    """The fixes that can be computed here and change something, in the rule's order."""
+    fixes: list[Fix] = []
+    for template in rule.fixes:
+        fix = compute(template, run, scope)
+        if fix is None or any(
+            (f.overrides, f.action) == (fix.overrides, fix.action) for f in fixes
+        ):
+            continue
+        fixes.append(fix)
+    return tuple(fixes)
+
+
+def compute(template: FixTemplate, run: Run, scope: Scope) -> Fix | None:
+    """One fix; None when a name is absent, `when` does not hold, or nothing would change."""
+    try:
+        if template.when is not None and not template.when.evaluate(scope):
+            return None
+        proposed = {key: value.evaluate(scope) for key, value in template.overrides.items()}
+    except Absent:
+        return None
+    because = wording.choose(template.because, scope)
+    if template.action is not None:
+        if wording.missing_names(template.action, scope):
+            return None
+        return Fix(because, template.risk, action=wording.word(template.action, scope))
+    overrides = _changes(proposed, config_of(run))
+    return Fix(because, template.risk, overrides) if overrides else None
+
+
+def same(current: Any, proposed: Any) -> bool:
+    """Whether a setting would stay what it is, numbers within a hundredth."""
+    if isinstance(current, (list, tuple)) and isinstance(proposed, (list, tuple)):
+        return len(current) == len(proposed) and all(map(same, current, proposed))
+    numbers = (int, float)
+    if isinstance(current, bool) or isinstance(proposed, bool):
+        return bool(current == proposed)
+    if isinstance(current, numbers) and isinstance(proposed, numbers):
+        return abs(proposed - current) <= SAME_WITHIN * abs(current)
+    return bool(current == proposed)
+
+
+def _changes(proposed: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Override, ...]:
+    overrides = []
+    for key, value in proposed.items():
+        current = config.get(key)
+        value = _settled(value, current)
+        if isinstance(value, float) and not math.isfinite(value):
+            return ()
+        if current is None or not same(current, value):
+            overrides.append(Override(key, current, value))
+    return tuple(overrides)
+
+
+def _settled(value: Any, current: Any) -> Any:
+    """The value in the setting's own type: yacs refuses a float where an int is, and back."""
+    whole = isinstance(current, int) and not isinstance(current, bool)
+    if isinstance(value, float) and whole and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(current, float):
+        return float(value)
+    return value

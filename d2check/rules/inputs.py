@@ -1,0 +1,236 @@
+"""What a rule reads, looked up in a run: the arguments of its check, or why they are not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from d2check.model import FACTS, Measurement, Run, Series, Statistic
+from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule
+
+_LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
+_VALIDATION = re.compile(r"(^|[_/])(val|valid|validation|eval|test)([_/]|$)", re.IGNORECASE)
+
+_STATISTIC_WORDS: Mapping[Statistic, str] = {
+    "raw": "the values of single iterations",
+    "median": "medians",
+    "mean": "means",
+}
+_ONLY_BY_RUN = "only `d2check run` records it"
+_SOURCES_OF: Mapping[str, str] = {
+    "time": "metrics.json, log.txt and `d2check run` have it",
+    "data_time": "metrics.json, log.txt and `d2check run` have it",
+    "lr": "metrics.json, log.txt and `d2check run` have it",
+    "max_mem": "only log.txt of a GPU training has it",
+    "planned_lr": "it is computed from the run's config, which is not known",
+}
+_RECORDED = re.compile(r".*(_s|_mib)$|retries$|grad_norm$|batch_.*|padded_pixels$")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a rule cannot be judged, to complete `could not be judged: ...`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of a check, its series, and the sampling that chooses its parameters."""
+
+    arguments: Mapping[str, Any]
+    series: Mapping[str, tuple[Series, ...]] = field(default_factory=dict)
+    statistic: Statistic = "raw"
+
+
+class Scope(Mapping[str, Any]):
+    """The names that messages and expressions may use; one without a value is absent."""
+
+    def __init__(
+        self,
+        run: Run,
+        value: float | None = None,
+        extras: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Measured names come before parameters of the rule."""
+        self._run = run
+        self._config = config_of(run)
+        self._own = {**(parameters or {}), **(extras or {}), "value": value}
+
+    def __getitem__(self, name: str) -> Any:
+        room, _, rest = name.partition(".")
+        value: Any
+        if not rest:
+            value = self._own.get(name)
+        elif room == "config":
+            value = self._config.get(rest)
+        elif room == "facts":
+            value = self._run.facts.get(rest)
+        else:
+            value = getattr(self._run, rest, None)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def config_of(run: Run) -> Mapping[str, Any]:
+    """The values of the run's config; empty when there is none that belongs to its rows."""
+    if run.config is None or run.config.matches_run is False:
+        return {}
+    return run.config.values
+
+
+def is_loss(name: str) -> bool:
+    """Whether a scalar is a loss of the model, and neither the total nor one of a validation."""
+    return name != "total_loss" and bool(_LOSS.search(name)) and not _VALIDATION.search(name)
+
+
+def bind(rule: Rule, run: Run) -> Inputs | Missing:
+    """All arguments of the rule's check. Missing when one is not there, or `needs` is unmet."""
+    phase = _phase_span(rule, run)
+    if isinstance(phase, Missing):
+        return phase
+    arguments: dict[str, Any] = {}
+    series: dict[str, tuple[Series, ...]] = {}
+    for read in rule.reads:
+        value = _look_up(read, run, phase)
+        if isinstance(value, Missing):
+            if not read.optional:
+                return value
+            value = None
+        elif read.room == "series":
+            series[read.parameter] = tuple(value.values()) if isinstance(value, dict) else (value,)
+        arguments[read.parameter] = value
+    first = next((group for group in series.values() if group), None)
+    statistic: Statistic = first[0].statistic if first else "raw"
+    for name, parameter in rule.parameters.items():
+        chosen = parameter.at(statistic) if isinstance(parameter, BySampling) else parameter
+        if chosen is None:
+            return Missing(_wrong_sampling(statistic, tuple(parameter.values)))
+        arguments[name] = chosen
+    inputs = Inputs(arguments, series, statistic)
+    return _unmet_need(rule, run, inputs) or inputs
+
+
+def _phase_span(rule: Rule, run: Run) -> tuple[int, int] | Missing | None:
+    if rule.phase == ANY_PHASE or (not run.phases and rule.phase == DEFAULT_PHASE):
+        return None
+    for phase in run.phases:
+        if phase.name == rule.phase:
+            return phase.first_iteration, phase.last_iteration
+    return Missing(f"the run had no phase {rule.phase!r}")
+
+
+def _look_up(read: Read, run: Run, phase: tuple[int, int] | None) -> Any:
+    if read.room == "series":
+        return _series(read.name, run, phase)
+    value: Any
+    if read.room == "facts":
+        value = run.facts.get(read.name)
+    elif read.room == "config":
+        value = config_of(run).get(read.name)
+    elif read.name == "config":
+        value = run.config if run.config is None or run.config.matches_run is not False else None
+    else:
+        value = getattr(run, read.name)
+    return Missing(_why_absent(read.room, read.name, run)) if value is None else value
+
+
+def _series(name: str, run: Run, phase: tuple[int, int] | None) -> Any:
+    many = name == "losses" or any(sign in name for sign in "*?[")
+    if not many:
+        found = {name: run.series[name]} if name in run.series else {}
+    elif name == "losses":
+        found = {key: series for key, series in run.series.items() if is_loss(key)}
+    else:
+        found = {key: s for key, s in run.series.items() if fnmatchcase(key, name)}
+    if name == "planned_lr" and run.config is not None and run.config.matches_run is False:
+        found = {}
+    if not found:
+        return Missing(_why_absent("series", name, run))
+    if phase is not None:
+        found = {key: series.between(*phase) for key, series in found.items()}
+    found = {key: series for key, series in found.items() if len(series)}
+    if not found:
+        return Missing(f"{name} has no values in this part of the run")
+    return found if many else found[name]
+
+
+def _why_absent(room: str, name: str, run: Run) -> str:
+    for key in (f"{room}.{name}", name):
+        if key in run.absent:
+            return run.absent[key]
+    if room == "series" and name != "planned_lr":
+        if name == "losses":
+            return "no losses are recorded"
+        where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
+        return f"{name} is not recorded" + (f"; {where}" if where else "")
+    if room == "facts":
+        return f"not known: {FACTS.get(name, name)}"
+    if room == "run":
+        return {"planned_iterations": "the planned length is not known"}.get(
+            name, "the run's config is not known" if name == "config" else f"{name} is not known"
+        )
+    if run.config is None:
+        return run.absent.get("config") or "the run's config is not known"
+    if run.config.matches_run is False:
+        return run.config.mismatch or "the config beside it belongs to another run"
+    return f"the config does not say {name}" if room == "config" else _SOURCES_OF[name]
+
+
+def _wrong_sampling(statistic: Statistic, allowed: tuple[Statistic, ...]) -> str:
+    wanted = " or ".join(_STATISTIC_WORDS[name] for name in allowed)
+    return f"the values are {_STATISTIC_WORDS[statistic]} of several iterations; needs {wanted}"
+
+
+def _unmet_need(rule: Rule, run: Run, inputs: Inputs) -> Missing | None:
+    for parameter, allowed in rule.needs.sampling.items():
+        for series in inputs.series.get(parameter, ()):
+            if series.statistic not in allowed:
+                return Missing(_wrong_need(series, allowed))
+    for parameter, least in rule.needs.rows.items():
+        bound = least.at(inputs.statistic) if isinstance(least, BySampling) else least
+        rows = max((len(series) for series in inputs.series.get(parameter, ())), default=None)
+        if rows is not None and bound is not None and rows < bound:
+            return Missing(f"{rows} rows are too few; it takes {bound:g}")
+    if rule.needs.endings and run.ending.kind.value not in rule.needs.endings:
+        return Missing(
+            f"the run's ending is {run.ending.kind.value}; needs {' or '.join(rule.needs.endings)}"
+        )
+    if rule.needs.config_matches and not config_of(run):
+        return Missing(_why_absent("config", "", run))
+    return None
+
+
+def _wrong_need(series: Series, allowed: tuple[Statistic, ...]) -> str:
+    held = {"raw": "raw values", "median": f"medians of {series.window} iterations",
+            "mean": f"means of {series.window} iterations"}[series.statistic]  # fmt: skip
+    wanted = " or ".join(_STATISTIC_WORDS[name] for name in allowed)
+    return f"{series.name} is recorded as {held}; this needs {wanted}"
+
+
+def has_non_finite(inputs: Inputs) -> bool:
+    """Whether a series that the check read holds NaN or an infinity."""
+    import numpy as np
+
+    return any(
+        not bool(np.isfinite(series.values).all())
+        for group in inputs.series.values()
+        for series in group
+    )
+
+
+def scope_of(rule: Rule, run: Run, inputs: Inputs, measurement: Measurement) -> Scope:
+    """The names of one judgement."""
+    parameters = {name: inputs.arguments.get(name) for name in rule.parameters}
+    return Scope(run, measurement.value, measurement.extras, parameters)
