@@ -1,0 +1,243 @@
+"""How a training ended, from all that was seen of it. Pure: evidence in, Ending out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from d2check.model import Ending, EndingKind
+
+READ_FROM = "ending.json"
+MESSAGE_CHARS = 4000
+TRACEBACK_LINES = 20
+
+# PyTorch's and cuBLAS's own words, and those of the host's allocators.
+_OUT_OF_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory"
+)
+# Detectron2: train_loop (loss), proposal_utils and fast_rcnn (predictions), structures/boxes.
+_NON_FINITE = re.compile(
+    r"(infinite or NaN|contains? Inf/NaN|non-finite|NaN or Inf)", re.IGNORECASE
+)
+_LAST_LINE = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
+_STACK_HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")
+_STACK_FRAME = re.compile(r'^  File "(.+)", line (\d+|\?\?\?) in (.+)$')
+_FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
+
+_SIGNALS = {
+    "SIGKILL": "a person, a job scheduler or the kernel's out-of-memory killer sends it",
+    "SIGSEGV": "native code read memory that is not its own",
+    "SIGBUS": "often shared memory (/dev/shm) is too small for the loader workers",
+    "SIGABRT": "native code gave up",
+    "SIGTERM": "a person or a job scheduler asked it to end",
+    "SIGXCPU": "the limit on CPU time was reached",
+    "SIGILL": "native code was built for another processor",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of the end of a training.
+
+    end: the probe's last record. exit_status, signal_name: of the process, both None when nobody
+    saw it. interrupted: d2check was asked to stop. hung: why it counts as hung, in words.
+    over_budget: it was ended from outside because it outlived its budget. stderr: last lines.
+    memory: what speaks for the host's memory having run out, in words. recording_failed: why
+    records are missing.
+    """
+
+    end: Mapping[str, Any] | None = None
+    exit_status: int | None = None
+    signal_name: str | None = None
+    last_iteration: int | None = None
+    interrupted: bool = False
+    hung: str | None = None
+    over_budget: bool = False
+    stderr: Sequence[str] = ()
+    memory: str | None = None
+    recording_failed: str | None = None
+
+
+def classify(seen: Evidence) -> Ending:
+    """How the training ended. What d2check did to it weighs more than how it then died."""
+    told = seen.end.get("kind") if seen.end is not None else None
+    if seen.interrupted:
+        return _ending(seen, EndingKind.INTERRUPTED, message="interrupted before it was done")
+    if told == "crashed" and seen.end is not None:
+        return _crash_of_record(seen, seen.end)
+    if told in ("stopped", "finished"):
+        kind = EndingKind.STOPPED if told == "stopped" else EndingKind.FINISHED
+        return _ending(seen, kind, message=_left_badly(seen))
+    if seen.hung is not None:
+        stack = stack_of(seen.stderr)
+        where = f"; it was in {_place(stack)}" if stack else ""
+        return _ending(seen, EndingKind.HUNG, message=seen.hung + where, traceback=stack)
+    if seen.over_budget:
+        return _ending(seen, EndingKind.STOPPED, message="ended from outside, past its budget")
+    if seen.signal_name is not None or told == "interrupted":
+        return _killed(seen)
+    if seen.exit_status:
+        return _crash_of_stderr(seen)
+    return _silent(seen)
+
+
+def crash_kind(error: str | None, message: str | None) -> EndingKind:
+    """Whether an exception means out of memory, non-finite numbers, or any other crash."""
+    text = message or ""
+    name = (error or "").rpartition(".")[2]
+    if name in ("OutOfMemoryError", "MemoryError") or _OUT_OF_MEMORY.search(text):
+        return EndingKind.OUT_OF_MEMORY
+    if _NON_FINITE.search(text) or (name == "FloatingPointError" and "nan" in text.lower()):
+        return EndingKind.NON_FINITE
+    return EndingKind.CRASHED
+
+
+def traceback_of(lines: Sequence[str]) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Error class, message and frames ("file:line in function") of the last Python traceback."""
+    start = None
+    for index, line in enumerate(lines):
+        if line.startswith("Traceback (most recent call last):"):
+            start = index
+    if start is None:
+        return None, None, ()
+    frames: list[str] = []
+    for index in range(start + 1, len(lines)):
+        line = lines[index]
+        found = _FRAME.match(line)
+        if found:
+            source = lines[index + 1].strip() if index + 1 < len(lines) else ""
+            source = "" if _FRAME.match(f"  {source}") else source
+            frames.append(_frame(found[1], found[2], found[3], source))
+        elif not line.startswith(" "):
+            last = _LAST_LINE.match(line)
+            if last is None:
+                return None, line, tuple(frames)
+            message = "\n".join([last[2] or "", *lines[index + 1 : index + 12]]).strip()
+            return last[1], message or None, tuple(frames)
+    return None, None, tuple(frames)
+
+
+def stack_of(lines: Sequence[str]) -> tuple[str, ...]:
+    """The main thread's stack in the first dump by `faulthandler`, innermost frame last."""
+    stacks: list[list[tuple[str, str, str]]] = []
+    reading = False
+    for line in lines:
+        if line.startswith("Fatal Python error") and stacks:
+            break  # a loader worker's dump follows
+        frame = _STACK_FRAME.match(line)
+        if _STACK_HEAD.match(line):
+            stacks.append([])
+            reading = True
+        elif frame and reading:
+            stacks[-1].append((frame[1], frame[2], frame[3]))
+        else:
+            reading = False
+    whole = [stack for stack in stacks if stack]
+    main = next((s for s in whole if s[-1][2] == "<module>"), whole[0] if whole else [])
+    return tuple(_frame(*frame) for frame in reversed(main))
+
+
+def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
+    error, message = _text(end.get("error")), _text(end.get("message"))
+    frames = tuple(
+        _frame(*(str(part) for part in frame))
+        for frame in end.get("traceback") or ()
+        if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
+    )
+    return _ending(seen, crash_kind(error, message), error, message, frames)
+
+
+def _crash_of_stderr(seen: Evidence) -> Ending:
+    error, message, frames = traceback_of(seen.stderr)
+    if error is None and message is None:
+        last = next((line for line in reversed(seen.stderr) if line.strip()), None)
+        message = f"it left with status {seen.exit_status}" + (f": {last}" if last else "")
+    return _ending(seen, crash_kind(error, message), error, message, frames)
+
+
+def _killed(seen: Evidence) -> Ending:
+    error = seen.signal_name or _text((seen.end or {}).get("error")) or "SIGTERM"
+    parts = [f"ended by {error}"]
+    hint = seen.memory if error == "SIGKILL" and seen.memory else _SIGNALS.get(error)
+    if hint:
+        parts.append(hint)
+    stack = stack_of(seen.stderr)
+    if stack:
+        parts.append(f"it was in {_place(stack)}")
+    last = "\n".join(seen.stderr[-40:])
+    if _OUT_OF_MEMORY.search(last):
+        # An uncaught C++ exception aborts the process without a Python traceback.
+        line = next(line for line in reversed(seen.stderr) if _OUT_OF_MEMORY.search(line))
+        return _ending(seen, EndingKind.OUT_OF_MEMORY, error, line.strip(), stack)
+    return _ending(seen, EndingKind.KILLED, error, "; ".join(parts), stack)
+
+
+def _silent(seen: Evidence) -> Ending:
+    """Nothing was said and nothing went visibly wrong."""
+    if seen.recording_failed:
+        message = f"the end was not recorded: {seen.recording_failed}"
+        return _ending(seen, EndingKind.TRUNCATED, message=message)
+    if seen.exit_status is None:
+        return _ending(seen, EndingKind.UNKNOWN, message="nobody saw how the process ended")
+    if seen.last_iteration is None:
+        message = "the process left with status 0 and no training was seen in it"
+        return _ending(seen, EndingKind.UNKNOWN, message=message)
+    message = "the process left with status 0 without a word on the end of its training"
+    return _ending(seen, EndingKind.TRUNCATED, message=message)
+
+
+def _left_badly(seen: Evidence) -> str | None:
+    """A process that fails after its training has ended is told, and judged by its training."""
+    if seen.hung is not None:
+        return seen.hung
+    if seen.signal_name is not None:
+        return f"after its training ended, its process was ended by {seen.signal_name}"
+    if seen.exit_status:
+        return f"after its training ended, its process left with status {seen.exit_status}"
+    return None
+
+
+def _ending(
+    seen: Evidence,
+    kind: EndingKind,
+    error: str | None = None,
+    message: str | None = None,
+    traceback: tuple[str, ...] = (),
+) -> Ending:
+    told = seen.end.get("i") if seen.end is not None else None
+    return Ending(
+        kind=kind,
+        iteration=told if isinstance(told, int) else seen.last_iteration,
+        error=error,
+        message=message[:MESSAGE_CHARS] if message else None,
+        traceback=traceback[-TRACEBACK_LINES:],
+        read_from=READ_FROM,
+        stage=_text(seen.end.get("stage")) if seen.end is not None else None,
+    )
+
+
+def _frame(path: str, line: str, function: str, source: str = "") -> str:
+    place = f"{path}:{line} in {function}"
+    return f"{place}: {source.strip()}" if source.strip() else place
+
+
+def _place(stack: tuple[str, ...]) -> str:
+    """The innermost frame, and the innermost one of the user's own code when that is another."""
+    own = [frame for frame in stack if not _is_library(frame)]
+    if not own or own[-1] == stack[-1]:
+        return stack[-1]
+    return f"{stack[-1]}, called from {own[-1]}"
+
+
+def _is_library(frame: str) -> bool:
+    parts = PurePath(re.sub(r":\d+ in .*", "", frame)).parts
+    in_stdlib = any(re.fullmatch(r"python3\.\d+", part) for part in parts)
+    return "site-packages" in parts or "dist-packages" in parts or in_stdlib or frame[:1] == "<"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
