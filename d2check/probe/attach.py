@@ -1,0 +1,189 @@
+"""Joins the probe to a training, whoever starts it: every loop goes through TrainerBase.train."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import wire
+from .imports import AfterImport
+from .stopping import LeaveScript, LoopEnded, StopRule
+
+if TYPE_CHECKING:
+    from .iteration import IterationProbe
+    from .session import Session
+
+SessionOfRank = Callable[[int], "Session"]
+
+
+def watch(after_import: AfterImport, session: Session, session_of_rank: SessionOfRank) -> None:
+    """Have Detectron2's modules patched as they are imported. Imports none of them itself."""
+    from . import datasets
+
+    after_import.add("detectron2.data.build", lambda m: datasets.watch_data_sets(m, session))
+    after_import.add("detectron2.data.common", datasets.watch_loading)
+    after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
+    after_import.add(
+        "detectron2.engine.train_loop",
+        lambda m: watch_training(m, session_of_rank),
+    )
+
+
+def _watch_weights(module: Any, session: Session) -> None:
+    from . import weights  # imports torch, as fvcore has done by now
+
+    weights.watch_checkpointer(module, session)
+
+
+def watch_training(module: Any, session_of_rank: SessionOfRank) -> None:
+    """Wrap `TrainerBase.train` so that the loop of any trainer is recorded and ended."""
+    base = module.TrainerBase
+    train = base.train
+
+    @functools.wraps(train)
+    def recorded_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from detectron2.utils import comm
+
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        session = session_of_rank(rank)
+        if session.recorder.ended:  # a second loop of a process whose first one was recorded
+            return train(self, *args, **kwargs)
+        training = Training(session, self, module.HookBase, rank, world_size)
+        start_iter = args[0] if args else kwargs["start_iter"]
+        max_iter = args[1] if len(args) > 1 else kwargs["max_iter"]
+        training.begin(start_iter, max_iter)
+        try:
+            train(self, *args, **kwargs)
+        except BaseException as error:
+            training.end(error)
+            raise
+        training.end(None)
+        # What would follow (evaluation, exports, asserting results) is not for a short check.
+        return training.leave("finished")
+
+    base.train = recorded_train
+
+
+class Training:
+    """One loop from its first to its last iteration."""
+
+    def __init__(
+        self, session: Session, trainer: Any, hook_base: Any, rank: int, world_size: int
+    ) -> None:
+        """Build the probe; the trainer is untouched until `begin`."""
+        from .iteration import IterationProbe  # needs torch, which the trainer has imported
+
+        self._session = session
+        self._trainer = trainer
+        self._hook_base = hook_base
+        self._world_size = world_size
+        plan = session.plan
+        self._stop_rule = StopRule(plan.stop_file, plan.iterations, plan.budget_s, rank, world_size)
+        self._probe: IterationProbe = IterationProbe(session, trainer, self._stop_rule)
+        self._reason: str | None = None
+        self._checksums: Any = None
+
+    def begin(self, start_iter: int, max_iter: int) -> None:
+        """Record what is known, put hooks around the trainer's own, listen."""
+        from . import datasets, facts, weights
+
+        session = self._session
+        probe = self._probe
+        session.stage = "train"
+        known = facts.gather(session, self._trainer, probe.inner, self._world_size)
+        known.update(start_iter=start_iter, max_iter=max_iter)
+        session.recorder.write(
+            {
+                "t": "begin",
+                "schema": wire.SCHEMA,
+                "rank": session.recorder.rank,
+                "world_size": self._world_size,
+                "pid": os.getpid(),
+                "clock": time.time(),
+                "facts": known,
+            }
+        )
+        loader = getattr(probe.inner, "data_loader", None)
+        entry = datasets.training_set(session, loader, getattr(self._trainer, "cfg", None))
+        if entry is not None:
+            session.recorder.note("dataset", **datasets.describe(entry, class_names(entry)))
+        self._begin_phases(start_iter)
+        model = getattr(probe.inner, "model", None)
+        if model is not None:
+            self._checksums = weights.Checksums(model)
+        front, back = _make_hooks(self._hook_base, probe, self._end_loop)
+        self._trainer.register_hooks([front, back])
+        hooks = self._trainer._hooks
+        hooks.insert(0, hooks.pop(hooks.index(front)))
+        probe.attach()
+
+    def end(self, error: BaseException | None) -> None:
+        """Write the last records. `error` is what left the loop, None when it reached its end."""
+        session, probe = self._session, self._probe
+        files = list(probe.batch.files)
+        probe.flush()
+        probe.detach()
+        last = probe.last_iteration
+        probe.tell_loads()
+        if error is None or self._reason is not None:
+            self._note_untouched()
+        if self._reason is not None:
+            if not isinstance(error, LoopEnded):
+                # A hook of the user failed while the loop was being left.
+                words = "%s: %s" % (type(error).__name__, error)
+                session.recorder.note("warning", "after the end of the loop: " + words)
+            session.recorder.end("stopped", i=last, reason=self._reason)
+        elif error is None:
+            session.recorder.end("finished", i=last)
+        elif isinstance(error, KeyboardInterrupt):
+            session.recorder.end("interrupted", i=last)
+        else:
+            session.crashed(error, i=last, batch_files=files)
+
+    def leave(self, reason: str) -> Any:
+        """Raise what ends the script or, where the probe started the training, the loop."""
+        if self._session.plan.kind == "config":
+            raise LoopEnded(reason)
+        logging.getLogger("d2check").info("training ended after: %s", reason)
+        raise LeaveScript(0)
+
+    def _end_loop(self, reason: str) -> None:
+        self._reason = reason
+        self.leave(reason)
+
+    def _begin_phases(self, start_iter: int) -> None:
+        phases = self._session.plan.phases or [{"name": "as-configured"}]
+        self._session.recorder.write(
+            {"t": "phase", "name": phases[0]["name"], "first_iteration": start_iter}
+        )
+
+    def _note_untouched(self) -> None:
+        if self._checksums is None or self._probe.iterations < 2:
+            return
+        names = self._checksums.untouched()
+        if names:
+            self._session.recorder.note(
+                "untouched",
+                "trainable, but unchanged after %d iterations: %s"
+                % (self._probe.iterations, ", ".join(names[:20])),
+                names=names[:100],
+            )
+
+
+def class_names(entry: dict[str, Any]) -> list[str]:
+    """`thing_classes` of the first data set of an entry; empty when it has none."""
+    from detectron2.data import MetadataCatalog
+
+    names = entry.get("names") or []
+    if not names:
+        return []
+    return list(getattr(MetadataCatalog.get(names[0]), "thing_classes", []))
+
+
+def _make_hooks(hook_base: Any, probe: Any, end_loop: Any) -> tuple[Any, Any]:
+    from .iteration import make_hooks
+
+    return make_hooks(hook_base, probe, end_loop)

@@ -1,0 +1,63 @@
+"""Facts of a batch as Detectron2's loader yields it: a list of dicts with `image`, `instances`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LOAD_KEY = "d2check_load_s"  # put into a sample by `datasets`, where it was loaded
+
+
+class BatchFacts:
+    """Counts and sizes of what one iteration was given, over all its batches."""
+
+    def __init__(self, size_divisibility: int = 1) -> None:
+        """`size_divisibility`: the model pads to a multiple of so many pixels."""
+        self._divisor = max(1, size_divisibility)
+        self.files: list[str] = []
+        self.loads_s: list[float] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, batch: Any) -> None:
+        """Look at a batch and take the probe's own key out of it. Anything else is left alone."""
+        if not isinstance(batch, (list, tuple)):
+            return
+        images = instances = height = width = 0
+        for sample in batch:
+            if not isinstance(sample, dict):
+                return
+            load_s = sample.pop(LOAD_KEY, None)
+            if load_s is not None:
+                self.loads_s.append(load_s)
+            image = sample.get("image")
+            if image is None or len(getattr(image, "shape", ())) < 2:
+                continue
+            images += 1
+            image_height, image_width = image.shape[-2:]
+            height, width = max(height, int(image_height)), max(width, int(image_width))
+            if "instances" in sample:
+                instances += len(sample["instances"])
+            if "file_name" in sample:
+                self.files.append(str(sample["file_name"]))
+        if images:
+            self._count(images, instances, height, width)
+
+    def take(self) -> dict[str, Any]:
+        """The `batch` of an iteration's record, empty when none was seen. Starts afresh."""
+        numbers: dict[str, Any] = self._numbers
+        if numbers and self.loads_s:
+            numbers["load_s"] = round(sum(self.loads_s), 6)
+        self._numbers = {}
+        self.files = []
+        self.loads_s = []
+        return numbers
+
+    def _count(self, images: int, instances: int, height: int, width: int) -> None:
+        seen = self._numbers
+        divisor = self._divisor
+        # Detectron2 pads every image of a batch to its largest height and its largest width.
+        padded = (-(-height // divisor) * divisor) * (-(-width // divisor) * divisor)
+        seen["images"] = seen.get("images", 0) + images
+        seen["instances"] = seen.get("instances", 0) + instances
+        seen["max_height"] = max(seen.get("max_height", 0), height)
+        seen["max_width"] = max(seen.get("max_width", 0), width)
+        seen["padded_pixels"] = max(seen.get("padded_pixels", 0), padded)

@@ -1,0 +1,110 @@
+"""Where the time of one iteration goes, by the marks that are set along its way.
+
+On a GPU work is asynchronous: the processor is past a mark long before the GPU is. There a CUDA
+event goes with each mark, and is read once the GPU has passed it; nothing ever waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+# What the time after a mark is spent on, until the next mark.
+ITERATION, RUN, FETCH, FETCHED, FORWARD, FORWARD_DONE, METRICS, OPTIMIZER, OPTIMIZER_DONE = range(9)
+AFTER_RUN, DONE = 9, 10
+_SPENT_ON = {
+    ITERATION: "hooks_s",  # before_step of the hooks
+    RUN: "other_s",
+    FETCH: "data_s",
+    FETCHED: "other_s",
+    FORWARD: "forward_s",
+    FORWARD_DONE: "backward_s",
+    METRICS: "other_s",  # the losses are read: Detectron2 waits for the GPU here
+    OPTIMIZER: "optimizer_s",
+    OPTIMIZER_DONE: "other_s",
+    AFTER_RUN: "hooks_s",  # after_step of the hooks
+    DONE: "other_s",  # the probe itself, and what Detectron2 does between two iterations
+}
+
+
+class Lap:
+    """The marks of one iteration: codes, processor times in seconds, CUDA events or None."""
+
+    __slots__ = ("_codes", "_events", "_times_s", "fetches_seen")
+
+    def __init__(self, code: int, time_s: float, event: Any, *, fetches_seen: bool) -> None:
+        """Begin where the lap before ended."""
+        self._codes = [code]
+        self._times_s = [time_s]
+        self._events = [event]
+        self.fetches_seen = fetches_seen
+
+    def add(self, code: int, time_s: float, event: Any) -> None:
+        """Append a mark."""
+        self._codes.append(code)
+        self._times_s.append(time_s)
+        self._events.append(event)
+
+    def passed(self) -> bool:
+        """Whether the GPU has passed the last mark."""
+        last = self._events[-1]
+        return last is None or bool(last.query())
+
+    def split(self, *, by_events: bool = True) -> dict[str, float]:
+        """Seconds by phase, which add up to `total_s`; phases that were not seen are absent."""
+        use_events = by_events and self._events[-1] is not None
+        spent = {"other_s": 0.0, "hooks_s": 0.0}
+        for k, code in enumerate(self._codes[:-1]):
+            if use_events:
+                seconds = self._events[k].elapsed_time(self._events[k + 1]) * 1e-3
+            else:
+                seconds = self._times_s[k + 1] - self._times_s[k]
+            phase = _SPENT_ON[code]
+            if code == RUN and not self.fetches_seen:
+                phase = "data_s"  # a trainer with its own iterator: all until the forward pass
+            spent[phase] = spent.get(phase, 0.0) + seconds
+        spent = {phase: round(seconds, 7) for phase, seconds in spent.items()}
+        spent["total_s"] = round(sum(spent.values()), 7)
+        return spent
+
+    def used_events(self) -> list[Any]:
+        """Its events but the last, which the next lap begins with."""
+        return [event for event in self._events[:-1] if event is not None]
+
+
+class Stopwatch:
+    """Sets marks. With `cuda` (the module torch.cuda) each mark is an event too."""
+
+    def __init__(self, cuda: Any = None) -> None:
+        """`cuda` is None where the model is on the processor."""
+        self._cuda = cuda
+        self._spare: list[Any] = []
+        self._lap: Lap | None = None
+        self.fetches_seen = False
+
+    def mark(self, code: int) -> None:
+        """Something begins, see the codes above."""
+        time_s = time.perf_counter()
+        event = self._event() if self._cuda is not None else None
+        if self._lap is None:
+            self._lap = Lap(code, time_s, event, fetches_seen=self.fetches_seen)
+        else:
+            self._lap.add(code, time_s, event)
+
+    def finish(self) -> Lap:
+        """The lap that ends now. The next one begins at the same moment."""
+        self.mark(DONE)
+        lap = self._lap
+        assert lap is not None
+        lap.fetches_seen = self.fetches_seen
+        self._lap = Lap(DONE, lap._times_s[-1], lap._events[-1], fetches_seen=self.fetches_seen)
+        return lap
+
+    def reuse(self, lap: Lap) -> None:
+        """Take back the events of a lap that has been read."""
+        self._spare.extend(lap.used_events())
+
+    def _event(self) -> Any:
+        event = self._spare.pop() if self._spare else self._cuda.Event(enable_timing=True)
+        event.record()
+        return event

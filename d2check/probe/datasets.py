@@ -1,0 +1,166 @@
+"""What the training set holds, and what one image costs to load, measured where it is loaded."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, Any
+
+from .batch import LOAD_KEY
+
+if TYPE_CHECKING:
+    from .session import Session
+
+CLASSES_LISTED = 100
+
+
+def watch_data_sets(module: Any, session: Session) -> None:
+    """Note every data set that `detectron2.data.build` loads, before and after its filters."""
+    before_filter: list[int] = []
+    load = module.get_detection_dataset_dicts
+    keep_usable = module.filter_images_with_only_crowd_annotations
+
+    @functools.wraps(keep_usable)
+    def keep_usable_and_count(dataset_dicts: Any) -> Any:
+        before_filter.append(len(dataset_dicts))
+        return keep_usable(dataset_dicts)
+
+    @functools.wraps(load)
+    def load_and_count(*args: Any, **kwargs: Any) -> Any:
+        before_filter.clear()
+        try:
+            dicts = load(*args, **kwargs)
+        except Exception:
+            session.stage = "dataset"
+            raise
+        names = args[0] if args else kwargs.get("names", kwargs.get("dataset_names"))
+        session.data_sets.append(
+            {
+                "names": [names] if isinstance(names, str) else list(names or []),
+                "images": len(dicts),
+                "images_before_filter": before_filter[0] if before_filter else len(dicts),
+                "instances": count_instances(dicts) if isinstance(dicts, list) else None,
+            }
+        )
+        return dicts
+
+    module.filter_images_with_only_crowd_annotations = keep_usable_and_count
+    module.get_detection_dataset_dicts = load_and_count
+
+
+def count_instances(dicts: list[dict[str, Any]]) -> dict[int, int]:
+    """Annotated objects by category id; crowds are left out, as the training does."""
+    counts: dict[int, int] = {}
+    for sample in dicts:
+        for annotation in sample.get("annotations", ()):
+            if not annotation.get("iscrowd", 0):
+                category = annotation.get("category_id", -1)
+                counts[category] = counts.get(category, 0) + 1
+    return counts
+
+
+def training_set(session: Session, loader: Any, cfg: Any) -> dict[str, Any] | None:
+    """The data set that the training reads: by the config's names, else by the loader's length."""
+    length = data_set_length(loader)
+    if cfg is not None and "DATASETS" in cfg:
+        wanted = list(cfg.DATASETS.TRAIN)
+        for entry in session.data_sets:
+            if entry["names"] == wanted:
+                return entry
+    for entry in session.data_sets:
+        if entry["images"] == length:
+            return entry
+    return None if length is None else {"images": length}
+
+
+def data_set_length(loader: Any) -> int | None:
+    """Images behind a loader, through Detectron2's wrappers; None for a stream without length."""
+    layer = innermost(loader)
+    try:
+        return len(layer) if layer is not None else None
+    except TypeError:
+        return None
+
+
+def innermost(loader: Any) -> Any:
+    """The data set inside nested loaders and data sets.
+
+    Detectron2's: AspectRatioGroupedDataset > DataLoader > ToIterableDataset > MapDataset > list.
+    A ToIterableDataset has the sampler's length, an endless stream's, so it is never stopped at.
+    """
+    for _ in range(10):
+        vars_ = getattr(loader, "__dict__", {})
+        inner = vars_.get("dataset", vars_.get("_dataset"))
+        if inner is None:
+            return loader
+        loader = inner
+    return loader
+
+
+def find_workers(loader: Any) -> int | None:
+    """`num_workers` of the DataLoader inside nested loaders; None when there is none."""
+    for _ in range(10):
+        if loader is None:
+            return None
+        if hasattr(loader, "num_workers"):
+            return int(loader.num_workers)
+        vars_ = getattr(loader, "__dict__", {})
+        loader = vars_.get("dataset", vars_.get("_dataset"))
+    return None
+
+
+def watch_loading(module: Any) -> None:
+    """Have `detectron2.data.common` put into each sample the seconds that it took to load.
+
+    On the classes, because loader workers are forked from this process and nothing of the probe
+    may have to be pickled. The key is taken out again before the model sees the sample
+    (`batch.BatchFacts.add`). With workers that are spawned, samples come without it.
+    """
+    get = module.MapDataset.__getitem__
+
+    @functools.wraps(get)
+    def get_and_time(self: Any, index: Any) -> Any:
+        started_s = time.perf_counter()
+        sample = get(self, index)
+        return stamp(sample, time.perf_counter() - started_s)
+
+    module.MapDataset.__getitem__ = get_and_time
+    if not hasattr(module, "_MapIterableDataset"):  # Detectron2 before 0.6
+        return
+
+    def iterate_and_time(self: Any) -> Any:
+        for source in self._dataset:
+            started_s = time.perf_counter()
+            sample = self._map_func(source)
+            if sample is None:
+                continue
+            # A list comes from a collating function over whole batches: no image's cost.
+            if isinstance(source, dict):
+                sample = stamp(sample, time.perf_counter() - started_s)
+            yield sample
+
+    module._MapIterableDataset.__iter__ = iterate_and_time
+
+
+def stamp(sample: Any, load_s: float) -> Any:
+    """The sample with its loading time inside, if it is a plain dict."""
+    if type(sample) is dict:
+        sample[LOAD_KEY] = load_s
+    return sample
+
+
+def describe(entry: dict[str, Any], class_names: list[str]) -> dict[str, Any]:
+    """A `dataset` note: message, images before and after the filters, objects by class."""
+    counts = entry.get("instances") or {}
+    by_class = {
+        class_names[c] if 0 <= c < len(class_names) else "category %d" % c: n
+        for c, n in sorted(counts.items())[:CLASSES_LISTED]
+    }
+    return {
+        "message": "%d images, %d objects" % (entry["images"], sum(counts.values())),
+        "names": entry.get("names", []),
+        "images": entry["images"],
+        "images_before_filter": entry.get("images_before_filter", entry["images"]),
+        "instances": by_class,
+        "category_ids": [min(counts), max(counts)] if counts else None,
+    }

@@ -1,0 +1,201 @@
+"""One record for each iteration of a training loop.
+
+Two hooks enclose all the others: the front one sees the moment before any hook runs, the back one
+the moment after all have run, when the storage holds every scalar of the iteration.
+"""
+
+from __future__ import annotations
+
+import collections
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import facts, memory, taps, weights
+from .batch import BatchFacts
+from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
+from .stopping import StopRule
+
+if TYPE_CHECKING:
+    from .session import Session
+
+LOADS_TOLD_AFTER = 20  # iterations; once more at the end
+LOADS_KEPT = 2000  # loading times of that many images make the median
+WAITING_LIMIT = 64  # iterations that the GPU may lag behind before its times are given up
+
+
+class IterationProbe:
+    """Records the iterations of one trainer. Call `attach` first, `flush` and `detach` last."""
+
+    def __init__(self, session: Session, trainer: Any, stop_rule: StopRule) -> None:
+        """Nothing of the trainer is touched yet."""
+        self._recorder = session.recorder
+        self._every = session.plan.grad_norm_every
+        self._trainer = trainer
+        self._stop_rule = stop_rule
+        self.inner: Any = getattr(trainer, "_trainer", None) or trainer
+        self._model: Any = getattr(self.inner, "model", None)
+        optimizer = getattr(self.inner, "optimizer", None)
+        self._parameters = parameters_of(optimizer)
+        device = next((p.device for p in self._parameters), torch.device("cpu"))
+        self._device = device if device.type == "cuda" else None
+        self._watch = Stopwatch(torch.cuda if self._device is not None else None)
+        self._host = memory.HostMemory()
+        self.batch = BatchFacts(facts.size_divisibility(self._model))
+        self._loads_s: collections.deque[float] = collections.deque(maxlen=LOADS_KEPT)
+        self._running = False  # between the hooks: what is heard then is the training's own
+        self._stepped = False
+        self._norm: Any = None
+        self._waiting: collections.deque[tuple[dict[str, Any], Lap, Any]] = collections.deque()
+        self._undo: list[Any] = []
+        self.iterations = 0
+        self.last_iteration: int | None = None
+
+    def attach(self) -> None:
+        """Listen at the loader, the model, the metrics and the optimizer."""
+        see_in_model = None
+        loader = taps.tap_loader(self.inner, self._mark, self._see)
+        self._watch.fetches_seen = loader is not None
+        if loader is None:
+            see_in_model = self._see
+        self._undo = [loader, taps.tap_metrics(self.inner, self._mark)]
+        if self._model is not None and hasattr(self._model, "register_forward_pre_hook"):
+            self._undo.append(taps.tap_model(self._model, self._mark, see_in_model))
+        if self._parameters:
+            optimizer = self.inner.optimizer
+            self._undo.append(taps.tap_optimizer(optimizer, self._mark, self._before_optimizer))
+
+    def detach(self) -> None:
+        """Take off everything."""
+        for undo in self._undo:
+            if undo is not None:
+                undo()
+        self._undo = []
+
+    def before_hooks(self) -> None:
+        """An iteration begins."""
+        self._watch.mark(ITERATION)
+
+    def before_run(self) -> None:
+        """All hooks are ready, `run_step` comes next."""
+        self._running = True
+        self._stepped = False
+        self._watch.mark(RUN)
+
+    def after_run(self) -> None:
+        """`run_step` is over, hooks come next."""
+        self._watch.mark(AFTER_RUN)
+        self._running = False
+
+    def after_hooks(self) -> str | None:
+        """Record the iteration. Returns why the loop shall end now, or None."""
+        lap = self._watch.finish()
+        self.iterations += 1
+        iteration = self.last_iteration = int(self._trainer.iter)
+        record: dict[str, Any] = {"t": "iter", "i": iteration, "clock": round(time.time(), 4)}
+        record["scalars"] = self._scalars(iteration)
+        if self._device is not None:
+            record["memory"] = memory.cuda_memory(torch.cuda, self._device)
+        rss_mib = self._host.rss_mib()
+        if rss_mib is not None:
+            record["rss_mib"] = rss_mib
+        self._loads_s.extend(self.batch.loads_s)
+        batch = self.batch.take()
+        if batch:
+            record["batch"] = batch
+        if self._parameters and not self._stepped:
+            record["skipped_step"] = True
+        self._waiting.append((record, lap, self._norm))
+        self._norm = None
+        self._write_passed()
+        if self.iterations == LOADS_TOLD_AFTER:
+            self.tell_loads()
+        return self._stop_rule.reason(iteration)
+
+    def flush(self) -> None:
+        """Write what still waits for the GPU."""
+        by_events = True
+        if self._waiting and self._device is not None:
+            try:
+                torch.cuda.synchronize(self._device)
+            except RuntimeError:
+                # The GPU is lost, and that error is on its way already. Its events can no longer
+                # be read; the processor's own marks can.
+                by_events = False
+        while self._waiting:
+            self._write(*self._waiting.popleft(), by_events=by_events)
+
+    def tell_loads(self) -> None:
+        """Record the median seconds to load one image, in the process that loads it."""
+        if self._loads_s:
+            seconds = round(statistics.median(self._loads_s), 6)
+            self._recorder.write({"t": "facts", "facts": {"load_s_per_image": seconds}})
+
+    def _mark(self, code: int) -> None:
+        if self._running:
+            self._watch.mark(code)
+
+    def _see(self, batch: Any) -> None:
+        self.batch.add(batch)
+
+    def _before_optimizer(self) -> None:
+        if not self._running:
+            return
+        self._stepped = True
+        if self._every and int(self._trainer.iter) % self._every == 0:
+            self._norm = weights.gradient_norm(self._parameters)
+
+    def _scalars(self, iteration: int) -> dict[str, float]:
+        """The storage's raw values of this very iteration; older ones stay in it for ever."""
+        latest = self._trainer.storage.latest()
+        return {name: float(value) for name, (value, at) in latest.items() if at == iteration}
+
+    def _write_passed(self) -> None:
+        while self._waiting and self._waiting[0][1].passed():
+            self._write(*self._waiting.popleft())
+        if len(self._waiting) > WAITING_LIMIT:
+            self._write(*self._waiting.popleft(), by_events=False)
+
+    def _write(
+        self, record: dict[str, Any], lap: Lap, norm: Any, *, by_events: bool = True
+    ) -> None:
+        record.update(lap.split(by_events=by_events))
+        if norm is not None and by_events:
+            record["grad_norm"] = float(norm)
+        self._recorder.write(record)
+        if by_events:
+            self._watch.reuse(lap)
+
+
+def parameters_of(optimizer: Any) -> list[Any]:
+    """All parameters that an optimizer holds; none for what is no torch optimizer."""
+    groups = getattr(optimizer, "param_groups", None) or []
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def make_hooks(hook_base: Any, probe: IterationProbe, end_loop: Any) -> tuple[Any, Any]:
+    """The front and the back hook. `end_loop(reason)` must raise what leaves the loop."""
+
+    class D2CheckFront(hook_base):
+        """Runs before all other hooks."""
+
+        def before_step(self) -> None:
+            probe.before_hooks()
+
+        def after_step(self) -> None:
+            probe.after_run()
+
+    class D2CheckBack(hook_base):
+        """Runs after all other hooks."""
+
+        def before_step(self) -> None:
+            probe.before_run()
+
+        def after_step(self) -> None:
+            reason = probe.after_hooks()
+            if reason is not None:
+                end_loop(reason)
+
+    return D2CheckFront(), D2CheckBack()

@@ -1,0 +1,41 @@
+"""What one process of the training knows of the run that it is part of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .failure import describe
+from .plan import Plan
+from .recorder import Recorder
+
+
+class Session:
+    """The plan, the records, and what was learned before the first iteration.
+
+    stage: what is going on, for the record of a crash: setup, config, dataset, build, train.
+    facts: of d2check.model.FACTS, as they become known. data_sets: one entry for each data set that
+    Detectron2 loaded, see `datasets`.
+    """
+
+    def __init__(self, plan: Plan, recorder: Recorder) -> None:
+        """Begin at stage `setup`."""
+        self.plan = plan
+        self.recorder = recorder
+        self.stage = "setup"
+        self.facts: dict[str, Any] = {}
+        self.data_sets: list[dict[str, Any]] = []
+        self.registered: list[str] = []
+        self._neutralised: set[str] = set()
+
+    def neutralised(self, message: str) -> None:
+        """Record, once, something of the user's that was switched off or led elsewhere."""
+        if message not in self._neutralised:
+            self._neutralised.add(message)
+            self.recorder.note("neutralised", message)
+
+    def crashed(self, error: BaseException, **more: Any) -> None:
+        """Record the end by an exception."""
+        record = dict(describe(error), stage=self.stage, **more)
+        if self.stage == "dataset":
+            record["registered"] = self.registered
+        self.recorder.end("crashed", **record)

@@ -1,0 +1,149 @@
+"""Places in a trainer where the probe listens, each taken off again.
+
+`inner` is the trainer that owns model, optimizer and loader: the `_trainer` of a DefaultTrainer,
+else the trainer itself. What a trainer lacks is left out, and its phase with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+from .clocks import (
+    FETCH,
+    FETCHED,
+    FORWARD,
+    FORWARD_DONE,
+    METRICS,
+    OPTIMIZER,
+    OPTIMIZER_DONE,
+)
+
+Undo = Callable[[], None]
+Mark = Callable[[int], None]
+# v0.6 holds the iterator itself, main makes it on first use.
+_ITERATORS = ("_data_loader_iter_obj", "_data_loader_iter")
+
+
+class TimedIterator:
+    """The loader's iterator, timed. `make` gives the real one on first use."""
+
+    def __init__(self, make: Callable[[], Any], mark: Mark, see: Callable[[Any], None]) -> None:
+        """`see` is shown each batch."""
+        self._make = make
+        self._source: Any = None
+        self._mark = mark
+        self._see = see
+
+    def __iter__(self) -> TimedIterator:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        self._mark(FETCH)
+        if self._source is None:
+            self._source = iter(self._make())
+        batch = next(self._source)
+        self._mark(FETCHED)
+        self._see(batch)
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the real iterator has."""
+        if name.startswith("__") or self.__dict__.get("_source") is None:
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+
+def tap_loader(inner: Any, mark: Mark, see: Callable[[Any], None]) -> Undo | None:
+    """Time the waiting for data; None when the trainer keeps its iterator elsewhere."""
+    name = next((name for name in _ITERATORS if name in vars(inner)), None)
+    if name is None:
+        return None
+    attribute, real = name, vars(inner)[name]
+    timed = TimedIterator(lambda: inner.data_loader if real is None else real, mark, see)
+    setattr(inner, attribute, timed)
+
+    def undo() -> None:
+        if vars(inner).get(attribute) is timed:
+            setattr(inner, attribute, real if timed._source is None else timed._source)
+
+    return undo
+
+
+def tap_model(model: Any, mark: Mark, see: Callable[[Any], None] | None) -> Undo:
+    """Time the forward pass. `see` is shown the batch where the loader could not be tapped."""
+
+    def before(module: Any, arguments: Any) -> None:
+        if see is not None and arguments:
+            see(arguments[0])
+        mark(FORWARD)
+
+    def after(module: Any, arguments: Any, output: Any) -> None:
+        mark(FORWARD_DONE)
+
+    handles = (model.register_forward_pre_hook(before), model.register_forward_hook(after))
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
+
+
+def tap_method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Undo | None:
+    """Replace a method of one object by `wrap(method)`; None when there is no such method."""
+    method = getattr(owner, name, None)
+    if method is None:
+        return None
+    own = vars(owner).get(name)
+    # wraps() also copies the marks that learning-rate schedulers leave on `optimizer.step`.
+    wrapper = functools.wraps(method)(wrap(method))
+    setattr(owner, name, wrapper)
+
+    def undo() -> None:
+        if vars(owner).get(name) is wrapper:
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+
+    return undo
+
+
+def tap_metrics(inner: Any, mark: Mark) -> Undo | None:
+    """The end of the backward pass: Detectron2 reads the losses right after it."""
+
+    def wrap(write: Any) -> Any:
+        def write_metrics(*args: Any, **kwargs: Any) -> Any:
+            mark(METRICS)
+            return write(*args, **kwargs)
+
+        return write_metrics
+
+    if getattr(inner, "async_write_metrics", False):
+        return None  # called in another thread, at no particular moment
+    return tap_method(inner, "_write_metrics", wrap)
+
+
+def tap_optimizer(optimizer: Any, mark: Mark, before: Callable[[], None]) -> Undo | None:
+    """Time the optimizer's step; `before` runs ahead of it, when gradients are complete.
+
+    `step` itself is wrapped, not hooked: Detectron2 clips gradients inside a subclass's `step`,
+    and torch's own step hooks may then run after the clipping (and do not exist before torch 2).
+    Under AMP the scaler has unscaled the gradients by then, and leaves the step out when they
+    are not finite.
+    """
+
+    def wrap(step: Any) -> Any:
+        def timed_step(*args: Any, **kwargs: Any) -> Any:
+            before()
+            mark(OPTIMIZER)
+            result = step(*args, **kwargs)
+            mark(OPTIMIZER_DONE)
+            return result
+
+        return timed_step
+
+    return tap_method(optimizer, "step", wrap)

@@ -1,0 +1,107 @@
+"""What happens to the weights: loaded or not, gradients, parameters that never change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from .session import Session
+
+LISTED = 20  # names that a note spells out
+
+
+def watch_checkpointer(module: Any, session: Session) -> None:
+    """Note the weights that a checkpoint lacks, has in another shape, or has in excess.
+
+    fvcore computes these lists for its own log (Checkpointer._log_incompatible_keys).
+    """
+    cls = module.Checkpointer
+    log = getattr(cls, "_log_incompatible_keys", None)
+    if log is None:  # fvcore before 0.1.1
+        return
+
+    def log_and_note(self: Any, incompatible: Any) -> Any:
+        total = len(self.model.state_dict())
+        missing = list(incompatible.missing_keys)
+        skipped = ["%s %s, model has %s" % tuple(s) for s in incompatible.incorrect_shapes or []]
+        unused = list(incompatible.unexpected_keys)
+        session.facts.update(
+            weights_total=total,
+            weights_missing=len(missing),
+            weights_skipped=len(skipped),
+            weights_unused=len(unused),
+        )
+        if missing:
+            note(session, "missing-weights", missing, "of %d are not in the checkpoint" % total)
+        if skipped:
+            note(session, "skipped-weights", skipped, "of %d have another shape there" % total)
+        return log(self, incompatible)
+
+    cls._log_incompatible_keys = log_and_note
+
+
+def note(session: Session, kind: str, names: list[str], what: str) -> None:
+    """Record a list of weights by its length and its first names."""
+    session.recorder.note(
+        kind, "%d weights %s" % (len(names), what), count=len(names), names=names[:LISTED]
+    )
+
+
+def gradient_norm(parameters: list[Any]) -> Any:
+    """Euclidean norm over all gradients, a tensor (so that nothing waits for the GPU), or None."""
+    gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    if not gradients:
+        return None
+    if hasattr(torch, "_foreach_norm"):
+        norms = torch._foreach_norm(gradients)
+    else:
+        norms = [torch.norm(g) for g in gradients]
+    device = norms[0].device
+    return torch.norm(torch.stack([n.to(device=device, dtype=torch.float32) for n in norms]))
+
+
+class Checksums:
+    """Sum and norm of every trainable parameter, to see which ones a training leaves untouched."""
+
+    def __init__(self, model: Any) -> None:
+        """Take the first checksums."""
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._first = self._take()
+
+    def untouched(self) -> list[str]:
+        """Names of parameters that have not changed, a module's own where none of its have."""
+        now = self._take()
+        same = {n for n, before in self._first.items() if now[n] == before}
+        return common_names(same, set(self._first))
+
+    def _take(self) -> dict[str, tuple[float, float]]:
+        if not self._parameters:
+            return {}
+        with torch.no_grad():
+            sums = [
+                torch.stack([p.sum(dtype=torch.float64), p.float().norm().double()])
+                for p in (p.detach() for p in self._parameters.values())
+            ]
+            device = sums[0].device
+            rows = torch.stack([s.to(device) for s in sums]).cpu().tolist()
+        return {n: (row[0], row[1]) for n, row in zip(self._parameters, rows)}
+
+
+def common_names(chosen: set[str], every: set[str]) -> list[str]:
+    """Dotted names for `chosen`, shortened to the module whose parameters are all in `chosen`.
+
+    >>> common_names({"a.b.w", "a.b.v", "c.w"}, {"a.b.w", "a.b.v", "a.x", "c.w", "c.v"})
+    ['a.b', 'c.w']
+    """
+    rest = every - chosen
+    names = set()
+    for name in chosen:
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            prefix = ".".join(parts[:length])
+            if length == len(parts) or not any(other.startswith(prefix + ".") for other in rest):
+                names.add(prefix)
+                break
+    return sorted(names)
