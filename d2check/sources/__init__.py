@@ -1,0 +1,47 @@
+"""What users have on disk, read into Runs: one entry for each output, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from d2check.errors import InputError
+from d2check.model import Run, Unreadable
+from d2check.sources import discover as _discover
+from d2check.sources import folder, run_folder
+
+__all__ = ["discover", "read"]
+
+
+def read(path: Path) -> tuple[Run, ...]:
+    """All trainings of one output: a run folder, an OUTPUT_DIR, or a file of rows.
+
+    What a file is, is told by its content and not by its name. Raises InputError for a path that
+    holds nothing readable; anything in it that is lost is counted in the Run.
+    """
+    if not path.exists():
+        raise InputError(
+            str(path), "no such file or folder", "something to audit", "Check the path"
+        )
+    if not path.is_dir():
+        return folder.read_metrics_alone(path)
+    if run_folder.is_run_folder(path):
+        return tuple(_own_config(run) for run in run_folder.read_run_folder(path))
+    return folder.read_folder(path)
+
+
+def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
+    """Every output below the paths, for `read`. What cannot be entered is told and stops nothing."""
+    return _discover.walk(paths, _is_output, frozenset(folder.METRICS))
+
+
+def _is_output(path: Path) -> bool:
+    return run_folder.is_run_folder(path) or folder.is_output_folder(path)
+
+
+def _own_config(run: Run) -> Run:
+    """The run with its config, which the probe itself wrote: it is that of these rows."""
+    if run.config is not None:
+        run = replace(run, config=replace(run.config, matches_run=True))
+    return folder.with_config(run)

@@ -1,0 +1,181 @@
+"""metrics.json of any Detectron2 version, split into its trainings."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.errors import InputError
+from d2check.model import Ending, Event, Series
+from d2check.sources.metrics_json.meaning import is_raw_writer, series_of
+from d2check.sources.metrics_json.rows import Malformed, Table, read_table
+from d2check.sources.metrics_json.segments import Segments, split
+from d2check.sources.metrics_json.traces import (
+    BrokenIteration,
+    broken_iteration,
+    ending_of,
+    planned_from_eta,
+    starts_of,
+)
+
+_EXPECTED = "rows of metrics.json, one JSON object with an iteration on each line"
+
+
+@dataclass(frozen=True, eq=False)
+class MetricsSegment:
+    """One training of a metrics.json.
+
+    series: every key by its name. rows: those of starts that failed after it included.
+    planned_iterations: told by eta_seconds, None if it cannot be.
+    last_training: iteration of its last row with losses. malformed_lines: those that follow its
+    rows.
+    """
+
+    series: Mapping[str, Series]
+    rows: int
+    period: int
+    planned_iterations: int | None
+    last_training: int | None
+    last_row: int | None
+    broken: BrokenIteration | None
+    events: tuple[Event, ...]
+    malformed_lines: int
+    read_from: str
+
+    def ending(self, planned_iterations: int | None) -> Ending:
+        """How it ended, when this many iterations were planned (None: nobody knows)."""
+        return ending_of(
+            planned=planned_iterations,
+            last_training=self.last_training,
+            last_row=self.last_row,
+            broken=self.broken,
+            read_from=self.read_from,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MetricsFile:
+    """All trainings of one file, in the order of their first rows."""
+
+    segments: tuple[MetricsSegment, ...]
+    malformed: tuple[Malformed, ...]
+    lines: int
+
+
+def read_metrics_json(path: Path) -> MetricsFile:
+    """The trainings of a metrics.json, or of a `.gz` of one.
+
+    Raises InputError for a file that is empty, that cannot be opened, or of which no line is a
+    row. Anything else is read as far as it goes; lost lines are counted.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
+            table = read_table(stream)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            str(path), f"it cannot be read ({reason})", _EXPECTED, "Check the path and its rights"
+        ) from error
+    if not len(table):
+        raise _no_rows(path, table)
+    return from_table(table, path.name)
+
+
+def from_table(table: Table, read_from: str) -> MetricsFile:
+    """The trainings among rows that have been read already."""
+    segments = split(table)
+    # A lost line, and what a failed start left, count for the segment before them, or the first.
+    lost = _counts(segments, table.lost_before - 1)
+    strays = np.flatnonzero(segments.labels < 0)
+    failed = _counts(segments, strays)
+    return MetricsFile(
+        tuple(
+            _segment(table, segments, label, lost[label], failed[label], read_from)
+            for label in range(len(segments))
+        ),
+        table.malformed,
+        table.lines,
+    )
+
+
+def _counts(segments: Segments, rows: NDArray[np.int64]) -> list[int]:
+    """How many of these rows each segment has, rows of no segment counted for the one before."""
+    placed = np.flatnonzero(segments.labels >= 0)
+    before = placed[np.clip(np.searchsorted(placed, rows, side="right") - 1, 0, None)]
+    counts: list[int] = np.bincount(segments.labels[before], minlength=len(segments)).tolist()
+    return counts
+
+
+def _segment(
+    table: Table, segments: Segments, label: int, lost: int, strays: int, read_from: str
+) -> MetricsSegment:
+    mine = segments.labels == label
+    alone = bool(mine.all())
+    training = table.iteration[mine & segments.training]
+    loss = table.columns.get("total_loss")
+    raw_writer = loss is not None and is_raw_writer(
+        loss.values if alone else loss.values[mine[loss.rows]], segments.period
+    )
+    series = {}
+    for key, column in table.columns.items():
+        rows, values = column.rows, column.values
+        if not alone:
+            keep = mine[rows]
+            rows, values = rows[keep], values[keep]
+        if len(rows):
+            series[key] = series_of(
+                key,
+                table.iteration[rows],
+                values,
+                period=segments.period,
+                share_of_rows=len(rows) / max(len(training), 1),
+                raw_writer=raw_writer,
+            )
+    iterations = table.iteration[mine]
+    lr = series.get("lr")
+    events = starts_of(training, segments.period, lr, lost=lost, read_from=read_from)
+    if strays:
+        message = f"{strays} rows of starts that died before their first loss"
+        events += (Event("failed-start", message, read_from=read_from),)
+    if segments.interleaved:
+        message = "two processes wrote into one file at the same time; their rows may be mixed up"
+        events += (Event("two-writers", message, read_from=read_from),)
+    return MetricsSegment(
+        series=series,
+        rows=int(mine.sum()) + strays,
+        period=segments.period,
+        planned_iterations=planned_from_eta(series),
+        last_training=int(training.max()) if len(training) else None,
+        last_row=int(iterations.max()) if len(iterations) else None,
+        broken=broken_iteration(series, training),
+        events=events,
+        malformed_lines=lost,
+        read_from=read_from,
+    )
+
+
+def _no_rows(path: Path, table: Table) -> InputError:
+    if not table.size_bytes:
+        return InputError(
+            str(path),
+            "the file is empty",
+            _EXPECTED,
+            "The training wrote nothing: it failed before its first 20 iterations, see log.txt",
+        )
+    start = table.malformed[0].start if table.malformed else ""
+    binary = any(ord(c) < 9 or c == "\ufffd" for c in start)
+    found = (
+        "the file is binary" if binary else f"no row in {table.lines} lines, it begins {start!r}"
+    )
+    return InputError(
+        str(path), found, _EXPECTED, "Name a metrics.json, an output folder or a run folder"
+    )

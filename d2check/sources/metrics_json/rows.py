@@ -1,0 +1,344 @@
+"""Lines of flat JSON objects to columns: fast where the file is sound, line by line where not.
+
+Detectron2's JSONWriter appends one object a line. The fast way decodes whole chunks into a
+generated struct whose fields are the keys that the rows have had so far; whatever it refuses
+(another layout, text, `null`, half a line) is read again line by line with the standard library,
+so that both ways give the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.sources.metrics_json.lines import ITERATION, numbers_of, objects_of
+
+# 64 KiB to 1 MiB decode equally fast; from 4 MiB on the chunk leaves the processor's cache.
+CHUNK_BYTES = 256 * 1024
+
+# Python's json.dumps writes NaN and Infinity, which no fast JSON reader knows. They are swapped
+# for numbers that no training produces, and keys that a row lacks get a third one.
+_ABSENT = 1.3847562910473829e308
+_NAN, _INF = 1.1938475610293847e308, 1.2746381920374651e308
+_SWAPS = (
+    (b": -Infinity", b": -1.2746381920374651e308"),
+    (b": Infinity", b": 1.2746381920374651e308"),
+    (b": NaN", b": 1.1938475610293847e308"),
+    (b":-Infinity", b":-1.2746381920374651e308"),
+    (b":Infinity", b":1.2746381920374651e308"),
+    (b":NaN", b":1.1938475610293847e308"),
+)
+
+_ROW_OF_ERROR = re.compile(r"at `\$\[(\d+)\]")
+_BYTE_OF_ERROR = re.compile(r"\(byte (\d+)\)")
+_MAX_WIDENED = 256  # keys; wider rows (AP per class of LVIS) are cheaper one at a time
+_MAX_LISTED = 100
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A line of which something was lost. line counts from 1; saved_rows were still read."""
+
+    line: int
+    saved_rows: int
+    start: str
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One key. rows: int64[n], strictly increasing row numbers; values: float64[n]."""
+
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All rows of a file, in file order.
+
+    iteration: int64[rows]. columns: every other key that held a number at least once.
+    not_numbers: key -> how often it held text, null or a structure instead. malformed: the first
+    hundred lines of which something was lost; lost_before: int64[malformed lines], how many rows
+    stand before each. lines: lines of the file, blank ones included.
+    """
+
+    iteration: NDArray[np.int64]
+    columns: Mapping[str, Column]
+    not_numbers: Mapping[str, int] = field(default_factory=dict)
+    malformed: tuple[Malformed, ...] = ()
+    lost_before: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    lines: int = 0
+    size_bytes: int = 0
+
+    @property
+    def malformed_lines(self) -> int:
+        """Lines of which something was lost."""
+        return len(self.lost_before)
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+
+def read_table(stream: BinaryIO, *, fast: bool = True) -> Table:
+    """All rows of a binary stream, in memory bounded by the numbers: eight bytes each.
+
+    Never raises for what the bytes hold: each line gives rows, is blank, or is counted in
+    `malformed_lines`. An unterminated last line counts like any other. fast=False reads every
+    line with the standard library and gives the same table.
+    """
+    reader = _Reader(fast=fast)
+    rest = b""
+    wanted = CHUNK_BYTES
+    while data := stream.read(wanted):
+        if not reader.size_bytes and not rest:
+            data = data.removeprefix(_BYTE_ORDER_MARK)
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            rest += data
+            wanted = max(CHUNK_BYTES, len(rest))  # doubling, so that one huge line stays linear
+            continue
+        reader.take(rest + data[:cut] if rest else data[:cut])
+        rest = data[cut:]
+        wanted = CHUNK_BYTES
+    if rest:
+        reader.take(rest)
+    return reader.table()
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    keys: tuple[str, ...]
+    decode_lines: Any
+    iteration_at: int
+
+
+@lru_cache(maxsize=256)  # the files of one project share their layouts
+def _layout(keys: tuple[str, ...]) -> _Layout:
+    names = [f"f{i}" for i in range(len(keys))]
+    row = msgspec.defstruct(
+        "Row",
+        [(name, float, _ABSENT) for name in names],
+        rename=dict(zip(names, keys, strict=True)),
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    return _Layout(keys, msgspec.json.Decoder(row).decode_lines, keys.index(ITERATION))
+
+
+class _Reader:
+    """The columns gathered so far, and the layout that the next rows probably have."""
+
+    def __init__(self, *, fast: bool) -> None:
+        self.fast = fast
+        self.layout: _Layout | None = None
+        self.odd_keys: tuple[str, ...] = ()
+        self.swapping = False
+        self.rows = 0
+        self.lines = 0
+        self.size_bytes = 0
+        self.pieces: dict[str, list[tuple[NDArray[np.int64] | int, NDArray[np.float64]]]] = {}
+        self.not_numbers: dict[str, int] = {}
+        self.malformed: list[Malformed] = []
+        self.lost_before: list[int] = []
+
+    def take(self, chunk: bytes) -> None:
+        """Read whole lines; only the last one of a file may lack its newline."""
+        self.size_bytes += len(chunk)
+        if not self.fast:
+            self._by_line(chunk)
+            return
+        start = 0
+        if self.swapping:
+            chunk = _swapped(chunk)
+        while start < len(chunk):
+            start, problem = self._by_layout(chunk, start)
+            if problem and not self.swapping and _has_word(_line_at(chunk, start)):
+                self.swapping = True
+                chunk, start = _swapped(chunk[start:]), 0
+            elif problem:
+                end = chunk.find(b"\n", start) + 1 or len(chunk)
+                for row in self._by_line(chunk[start:end]):
+                    self._learn(tuple(row))
+                start = end
+
+    def _by_layout(self, chunk: bytes, start: int) -> tuple[int, bool]:
+        """Read on from `start` while the rows fit; where it stopped, and whether at a problem."""
+        if self.layout is None:
+            return start, True
+        with memoryview(chunk) as view:
+            try:
+                rows = self.layout.decode_lines(view[start:])
+                stop = len(chunk)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                stop = _start_of_bad_line(chunk, start, error)
+                rows = _decoded_or_none(self.layout, view[start:stop]) if stop > start else []
+        if stop == start:
+            return stop, True
+        if rows is None or len(rows) != _count_lines(chunk, start, stop):
+            self._by_line(chunk[start:stop])  # blank lines, or two rows on one line: rare
+        elif rows:
+            self._add_block(self.layout, rows, chunk, start)
+        return stop, stop < len(chunk)
+
+    def _learn(self, keys: tuple[str, ...]) -> None:
+        """Let the layout cover the keys of a row that it refused."""
+        known = self.layout.keys if self.layout else ()
+        union = tuple(dict.fromkeys(chain(known, keys)))
+        if len(union) <= max(2 * len(known), _MAX_WIDENED):
+            self.layout = _layout(union)
+        elif not known or keys == self.odd_keys:
+            self.layout = _layout(keys)
+        self.odd_keys = keys
+
+    def _add_block(self, layout: _Layout, rows: Sequence[Any], chunk: bytes, start: int) -> None:
+        """Keep decoded rows that stand one a line from `start` on."""
+        width = len(layout.keys)
+        flat = chain.from_iterable(map(msgspec.structs.astuple, rows))
+        block = np.fromiter(flat, np.float64, count=width * len(rows)).reshape(-1, width)
+        if self.swapping:
+            block[block == _NAN] = math.nan
+            block[block == _INF] = math.inf
+            block[block == -_INF] = -math.inf
+        at = block[:, layout.iteration_at]
+        good = (at >= 0) & (at < 2**53) & (at == np.floor(at))
+        if not good.all():
+            lines = chunk[start:].split(b"\n")
+            for index in np.flatnonzero(~good).tolist():
+                row = self.rows + int(np.count_nonzero(good[:index]))
+                self._lost(self.lines + index + 1, row, 0, lines[index])
+            block = block[good]
+        self.lines += len(rows)
+        if len(block):
+            self._add_columns(layout, block)
+
+    def _add_columns(self, layout: _Layout, block: NDArray[np.float64]) -> None:
+        here = block != _ABSENT
+        share = here.mean(axis=0)
+        for j, key in enumerate(layout.keys):
+            if share[j] == 1.0:
+                self.pieces.setdefault(key, []).append((self.rows, block[:, j]))
+            elif share[j]:
+                index = np.flatnonzero(here[:, j])
+                self.pieces.setdefault(key, []).append((index + self.rows, block[index, j]))
+        self.rows += len(block)
+        if len(block) > 10 and share.mean() < 0.25:
+            # One wide row (an evaluation) must not slow down all that follow.
+            often = tuple(k for k, s in zip(layout.keys, share, strict=True) if s >= 0.1)
+            self.layout = _layout(often)
+
+    def _by_line(self, data: bytes) -> list[Mapping[str, float]]:
+        kept: list[Mapping[str, float]] = []
+        for line in data.removesuffix(b"\n").split(b"\n"):
+            self.lines += 1
+            original = _unswapped(line) if self.swapping else line
+            objects, whole = objects_of(original)
+            saved = 0
+            for row in objects:
+                numbers = numbers_of(row)
+                if numbers is None:
+                    continue
+                saved += 1
+                kept.append(numbers)
+                for key in row.keys() - numbers.keys():
+                    self.not_numbers[key] = self.not_numbers.get(key, 0) + 1
+            if not whole or saved < len(objects):
+                self._lost(self.lines, self.rows + len(kept) - saved, saved, original)
+        self._add_rows(kept)
+        return kept
+
+    def _add_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
+        gathered: dict[str, tuple[list[int], list[float]]] = {}
+        for number, row in enumerate(rows, self.rows):
+            for key, value in row.items():
+                where, values = gathered.setdefault(key, ([], []))
+                where.append(number)
+                values.append(value)
+        for key, (where, values) in gathered.items():
+            piece = (np.array(where, np.int64), np.array(values, np.float64))
+            self.pieces.setdefault(key, []).append(piece)
+        self.rows += len(rows)
+
+    def _lost(self, line: int, row: int, saved_rows: int, text: bytes) -> None:
+        self.lost_before.append(row)
+        if len(self.malformed) < _MAX_LISTED:
+            start = text[:80].decode("utf-8", "replace")
+            self.malformed.append(Malformed(line, saved_rows, start))
+
+    def table(self) -> Table:
+        """All that was read; the reader is empty afterwards."""
+        columns = {key: _joined(self.pieces.pop(key)) for key in list(self.pieces)}
+        iteration = columns.pop(ITERATION, None)
+        return Table(
+            np.empty(0, np.int64) if iteration is None else iteration.values.astype(np.int64),
+            columns,
+            self.not_numbers,
+            tuple(self.malformed),
+            np.array(self.lost_before, np.int64),
+            self.lines,
+            self.size_bytes,
+        )
+
+
+def _joined(pieces: Sequence[tuple[NDArray[np.int64] | int, NDArray[np.float64]]]) -> Column:
+    rows = [
+        np.arange(where, where + len(values)) if isinstance(where, int) else where
+        for where, values in pieces
+    ]
+    return Column(np.concatenate(rows), np.concatenate([values for _, values in pieces]))
+
+
+def _decoded_or_none(layout: _Layout, data: memoryview) -> Sequence[Any] | None:
+    try:
+        rows: Sequence[Any] = layout.decode_lines(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return rows
+
+
+def _start_of_bad_line(chunk: bytes, start: int, error: Exception) -> int:
+    """Where the line begins that made the decoder raise, as far as the error tells."""
+    if row := _ROW_OF_ERROR.search(str(error)):
+        for _ in range(int(row.group(1))):
+            following = chunk.find(b"\n", start) + 1
+            if not following:
+                break
+            start = following
+    elif byte := _BYTE_OF_ERROR.search(str(error)):
+        start = chunk.rfind(b"\n", start, start + int(byte.group(1))) + 1 or start
+    else:  # the data ended within a row
+        start = chunk.rfind(b"\n", start, len(chunk) - 1) + 1 or start
+    return start
+
+
+def _line_at(chunk: bytes, start: int) -> bytes:
+    return chunk[start : chunk.find(b"\n", start) + 1 or len(chunk)]
+
+
+def _count_lines(chunk: bytes, start: int, stop: int) -> int:
+    return chunk.count(b"\n", start, stop) + (not chunk.endswith(b"\n", start, stop))
+
+
+def _has_word(line: bytes) -> bool:
+    return b"NaN" in line or b"Infinity" in line
+
+
+def _swapped(data: bytes) -> bytes:
+    for word, number in _SWAPS:
+        data = data.replace(word, number)
+    return data
+
+
+def _unswapped(data: bytes) -> bytes:
+    for word, number in _SWAPS:
+        data = data.replace(number, word)
+    return data
