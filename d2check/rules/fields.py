@@ -122,8 +122,8 @@ class Field:
         return str(self.value)
 
     def expression(self) -> Expression | None:
-        """An expression; a bare number is one, too."""
-        if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
+        """An expression; a bare number, or true and false, is one, too."""
+        if isinstance(self.value, (int, float)):
             return compile_expression(repr(self.value))
         text = self.line()
         if text is None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from d2check.model import FACTS, Measurement, Run, Series, Statistic
-from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule
+from d2check.config import keys
+from d2check.model import FACTS, EndingKind, Measurement, Run, Series, Statistic
+from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule, Source
 
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
 _VALIDATION = re.compile(r"(^|[_/])(val|valid|validation|eval|test)([_/]|$)", re.IGNORECASE)
@@ -28,6 +29,7 @@ _SOURCES_OF: Mapping[str, str] = {
     "planned_lr": "it is computed from the run's config, which is not known",
 }
 _RECORDED = re.compile(r".*(_s|_mib)$|retries$|grad_norm$|batch_.*|padded_pixels$")
+_ON_GPU = re.compile(r"max_mem$|(peak_)?(allocated|reserved)_mib$|retries$|ooms$|gpu_.*")
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ def bind(rule: Rule, run: Run) -> Inputs | Missing:
     arguments: dict[str, Any] = {}
     series: dict[str, tuple[Series, ...]] = {}
     for read in rule.reads:
-        value = _look_up(read, run, phase)
+        value = _read(read, run, phase)
         if isinstance(value, Missing):
             if not read.optional:
                 return value
             value = None
-        elif read.room == "series":
-            series[read.parameter] = tuple(value.values()) if isinstance(value, dict) else (value,)
+        elif read.reads_series:
+            series[read.parameter] = _all_series(value)
         arguments[read.parameter] = value
     first = next((group for group in series.values() if group), None)
     statistic: Statistic = first[0].statistic if first else "raw"
@@ -131,19 +133,60 @@ def _phase_span(rule: Rule, run: Run) -> tuple[int, int] | Missing | None:
     return Missing(f"the run had no phase {rule.phase!r}")
 
 
-def _look_up(read: Read, run: Run, phase: tuple[int, int] | None) -> Any:
-    if read.room == "series":
-        return _series(read.name, run, phase)
+def _read(read: Read, run: Run, phase: tuple[int, int] | None) -> Any:
+    found = [_look_up(source, run, phase) for source in read.sources]
+    present = tuple(value for value in found if not isinstance(value, Missing))
+    if read.together:
+        needed = zip(read.sources, found, strict=True)
+        missing = [v for s, v in needed if isinstance(v, Missing) and not s.optional]
+        return missing[0] if missing else present
+    return present[0] if present else found[0]
+
+
+def _all_series(value: Any) -> tuple[Series, ...]:
+    if isinstance(value, Series):
+        return (value,)
+    if isinstance(value, dict):
+        return tuple(value.values())
+    if isinstance(value, tuple):
+        return tuple(series for item in value for series in _all_series(item))
+    return ()
+
+
+def _look_up(source: Source, run: Run, phase: tuple[int, int] | None) -> Any:
+    if source.room == "series":
+        return _series(source.name, run, phase)
     value: Any
-    if read.room == "facts":
-        value = run.facts.get(read.name)
-    elif read.room == "config":
-        value = config_of(run).get(read.name)
-    elif read.name == "config":
-        value = run.config if run.config is None or run.config.matches_run is not False else None
+    if source.room == "facts":
+        value = run.facts.get(source.name)
+    elif source.room == "config":
+        value = config_of(run).get(source.name)
     else:
-        value = getattr(run, read.name)
-    return Missing(_why_absent(read.room, read.name, run)) if value is None else value
+        value = _of_run(source.name, run)
+    return Missing(_why_absent(source.room, source.name, run)) if value is None else value
+
+
+def _of_run(name: str, run: Run) -> Any:
+    if name == "complete":
+        return _is_complete(run)
+    if name not in ("config", "misspelt_keys", "meant_keys"):
+        return getattr(run, name)
+    if run.config is None or run.config.matches_run is False:
+        return None
+    if name == "config":
+        return run.config
+    misspelt = [key for key in keys.unknown_keys(run.config) if key.misspelt]
+    return tuple(key.key if name == "misspelt_keys" else key.nearest for key in misspelt)
+
+
+def _is_complete(run: Run) -> bool | None:
+    """Whether the traces reach the planned end; None when nothing tells."""
+    if run.ending.kind is EndingKind.FINISHED:
+        return True
+    last = run.last_iteration
+    if last is None or run.planned_iterations is None:
+        return None if run.ending.kind is EndingKind.UNKNOWN else False
+    return last >= run.planned_iterations - 1
 
 
 def _series(name: str, run: Run, phase: tuple[int, int] | None) -> Any:
@@ -173,9 +216,13 @@ def _why_absent(room: str, name: str, run: Run) -> str:
     if room == "series" and name != "planned_lr":
         if name == "losses":
             return "no losses are recorded"
+        if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
+            return "the training ran on the CPU"
         where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
         return f"{name} is not recorded" + (f"; {where}" if where else "")
     if room == "facts":
+        if run.facts.get("device") == "cpu" and name.startswith("gpu_"):
+            return "the training ran on the CPU"
         return f"not known: {FACTS.get(name, name)}"
     if room == "run":
         return {"planned_iterations": "the planned length is not known"}.get(

@@ -58,18 +58,35 @@ Condition = Comparison | AllOf | AnyOf
 
 
 @dataclass(frozen=True)
-class Read:
-    """Where one parameter of the check comes from: `series.loss_*`, `facts.images?`."""
+class Source:
+    """One place of a run: `series.loss_*`, `facts.images`. optional: written with a `?`."""
 
-    parameter: str
     room: Room
     name: str
     optional: bool = False
 
+
+@dataclass(frozen=True)
+class Read:
+    """Where one parameter of the check comes from.
+
+    sources: the first that is there is taken (`config.A or facts.b`); with together, all that are
+    there, as a tuple (a list in the rule file).
+    """
+
+    parameter: str
+    sources: tuple[Source, ...]
+    together: bool = False
+
     @property
-    def full_name(self) -> str:
-        """Room and name, as in the rule file."""
-        return f"{self.room}.{self.name}"
+    def optional(self) -> bool:
+        """Whether the check can do without."""
+        return any(source.optional for source in self.sources)
+
+    @property
+    def reads_series(self) -> bool:
+        """Whether a Series, or several, may be bound."""
+        return any(source.room == "series" for source in self.sources)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from d2check.rules.model import (
     Needs,
     Read,
     Rule,
+    Source,
 )
 from d2check.rules.yaml_text import Document
 
@@ -43,7 +44,7 @@ SEVERITIES: tuple[Severity, ...] = typing.get_args(Severity)
 RISKS: tuple[Risk, ...] = typing.get_args(Risk)
 RUN_NAMES = (
     "ending", "events", "planned_iterations", "first_iteration", "last_iteration", "config",
-    "malformed_lines", "rows",
+    "malformed_lines", "rows", "complete", "misspelt_keys", "meant_keys",
 )  # fmt: skip
 RUN_NUMBERS = ("planned_iterations", "first_iteration", "last_iteration", "malformed_lines", "rows")
 ROOMS = ("series", "facts", "config", "run")
@@ -154,22 +155,29 @@ def _check_parameters(
             )
     for kind in ("rows", "sampling"):
         for name in getattr(values.get("needs"), kind, ()):
-            if name not in {read.parameter for read in values["reads"] if read.room == "series"}:
+            if name not in {read.parameter for read in values["reads"] if read.reads_series}:
                 fields["needs"].problem(f"{kind} names {name!r}, which reads no series")
 
 
 def _reads(field: Field, valid_key: ValidKey) -> tuple[Read, ...]:
     reads = []
     for parameter, entry in field.entries().items():
-        text = entry.line()
-        if text is None:
-            continue
-        optional = text.endswith("?")
-        name = text.removesuffix("?")
-        if _known_name(entry, name, valid_key):
-            room, _, rest = name.partition(".")
-            reads.append(Read(parameter, typing.cast(Any, room), rest, optional))
+        if isinstance(entry.value, list):
+            found = [_source(item, item.line(), valid_key) for item in entry.items()]
+        else:
+            text = entry.line()
+            found = [_source(entry, name, valid_key) for name in re.split(r"\s+or\s+", text or "")]
+        sources = tuple(source for source in found if source is not None)
+        if sources:
+            reads.append(Read(parameter, sources, together=isinstance(entry.value, list)))
     return tuple(reads)
+
+
+def _source(field: Field, text: str | None, valid_key: ValidKey) -> Source | None:
+    if not text or not _known_name(field, text.removesuffix("?"), valid_key):
+        return None
+    room, _, name = text.removesuffix("?").partition(".")
+    return Source(typing.cast(Any, room), name, text.endswith("?"))
 
 
 def _known_name(
