@@ -252,7 +252,7 @@ def test_poly_rate_of_the_deeplab_project():
 
 
 def test_a_long_run_steps_earlier_than_its_config_says():
-    """fvcore adds 1e-6 of the run to the progress: at 3,000,000 iterations that is three of them."""
+    """Progress gets 1e-6 of the run added: at 3,000,000 iterations that is three of them."""
     planned = planned_lr(yacs(BASE_LR=1.0, MAX_ITER=3_000_000, STEPS=[2_000_000]), [1_999_998])
     assert planned[0] == pytest.approx(0.1)
 
