@@ -1,0 +1,47 @@
+"""Runs a plan with its progress on the screen: what `run` and `demo` share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from d2check.cli._deliver import command_line, deliver
+from d2check.cli._options import ReportChoices
+from d2check.report.progress import LiveProgress, NoProgress, PlainProgress, Progress, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from d2check.harness.plan import Plan
+    from d2check.rules.model import Rule
+
+# Two -v: the training's own output too.
+_WITH_OUTPUT = 2
+
+
+def check(plan: Plan, rules: Sequence[Rule], choices: ReportChoices, *, title: str) -> int:
+    """Train, judge, report. Returns the exit code."""
+    from d2check import pipeline
+    from d2check.probe import wire
+
+    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line())
+    progress = _progress(plan, choices, title)
+    on_line = progress.line if choices.verbosity >= _WITH_OUTPUT else lambda line: None
+    try:
+        report = pipeline.run(plan, rules, terms, on_record=progress.record, on_line=on_line)
+    finally:
+        progress.close()
+    return deliver(report, choices, also_json=plan.folder / wire.REPORT)
+
+
+def _progress(plan: Plan, choices: ReportChoices, title: str) -> Progress:
+    if choices.verbosity < 0:
+        return NoProgress()
+    watch = Watch(plan.iterations, plan.budget_s)
+    click.echo(f"d2check: {title}, recorded in {os.path.relpath(plan.folder)}", err=True)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return LiveProgress(sys.stderr, watch, title=title)
+    return PlainProgress(sys.stderr, watch)

@@ -1,0 +1,218 @@
+"""`d2check rules`: what is judged, by which numbers, and do the rules keep their own examples."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from d2check.errors import UsageError
+
+if TYPE_CHECKING:
+    from d2check.rules.model import Condition, FixTemplate, Rule
+
+_WIDTH = 88
+# As pytest: nothing tested is no success.
+_NONE = 5
+
+_folders = click.option(
+    "--rules",
+    "folders",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Also the rule files of this folder.",
+)
+_expression = click.option(
+    "-k",
+    "expression",
+    default="",
+    metavar="EXPR",
+    help="Only rules whose id matches, as in pytest: 'loss and not spikes'.",
+)
+
+
+_EXAMPLES = """\b
+d2check rules list
+d2check rules show loss/diverges
+d2check rules test --rules my-rules/
+d2check rules new my-rules/loss/mask-slow.yaml
+"""
+
+
+@click.group(epilog=_EXAMPLES, short_help="List, read, test and write rules.")
+def command() -> None:
+    """List, read, test and write rules. One YAML file is one rule."""
+
+
+@command.command("list")
+@_folders
+@_expression
+def list_(folders: tuple[Path, ...], expression: str) -> int:
+    """Every rule with its severity and what is wrong when it fails."""
+    rules = _rules(folders, expression)
+    width = max((len(rule.id) for rule in rules), default=0)
+    for rule in rules:
+        trial = " (trial)" if rule.status == "trial" else ""
+        click.echo(f"{rule.id:<{width}}  {rule.severity:<6}  {rule.title}{trial}")
+    click.echo(f"{len(rules)} rules", err=True)
+    return 0 if rules else _NONE
+
+
+@command.command()
+@click.argument("rule_id", metavar="ID")
+@_folders
+def show(rule_id: str, folders: tuple[Path, ...]) -> int:
+    """A rule's documentation: why, what it measures, its thresholds, its fixes."""
+    click.echo(documentation(find(rule_id, folders)))
+    return 0
+
+
+@command.command()
+@_folders
+@_expression
+@click.option("-v", "--verbose", is_flag=True, help="Every example by name.")
+@click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first failure.")
+def test(folders: tuple[Path, ...], expression: str, verbose: bool, exitfirst: bool) -> int:
+    """Run every rule's examples: they are its unit tests."""
+    from d2check.rules.examples import run_examples
+
+    started = time.monotonic()
+    rules = _rules(folders, expression)
+    passed = 0
+    failures: list[str] = []
+    for rule in rules:
+        results = run_examples(rule)
+        for result in results:
+            if not result.passed:
+                failures.append(f"{rule.path}: {rule.id}: {result.name}\n    {result.detail}")
+            if verbose:
+                click.echo(f"{rule.id}::{result.name} {'PASSED' if result.passed else 'FAILED'}")
+        passed += sum(result.passed for result in results)
+        if not verbose:
+            click.echo(f"{rule.id} {''.join('.' if r.passed else 'F' for r in results)}")
+        if failures and exitfirst:
+            break
+    if failures:
+        click.echo("\n" + " FAILURES ".center(_WIDTH, "="))
+        click.echo("\n".join(failures))
+    counts = f"{len(failures)} failed, {passed} passed" if failures else f"{passed} passed"
+    seconds = time.monotonic() - started
+    click.echo(f" {counts} in {len(rules)} rules in {seconds:.1f}s ".center(_WIDTH, "="))
+    if failures:
+        return 1
+    return 0 if passed else _NONE
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="FAMILY/NAME.yaml")
+def new(path: Path) -> int:
+    """Write a rule to start from: FOLDER/FAMILY/NAME.yaml, with a working example."""
+    from d2check.rules.new import new_rule
+
+    if path.suffix not in (".yaml", ".yml") or not path.parent.name:
+        raise UsageError(
+            f"{path}: expected FOLDER/FAMILY/NAME.yaml, as my-rules/loss/mask-slow.yaml"
+        )
+    if path.exists():
+        raise UsageError(f"{path} is there already. Choose another name.")
+    text = new_rule(f"{path.parent.name}/{path.stem}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: not written: {error.strerror or error}") from error
+    folder = path.parent.parent
+    click.echo(f"wrote {path}\ntry it with: d2check rules test --rules {folder} -k {path.stem}")
+    return 0
+
+
+@command.command()
+def schema() -> int:
+    """The JSON Schema of a rule file, for completion in editors."""
+    import json
+
+    from d2check.rules.schema import rule_schema
+
+    json.dump(rule_schema(), sys.stdout, indent=2)
+    click.echo()
+    return 0
+
+
+# ------------------------------------------------------------------------------------ documentation
+
+
+def find(rule_id: str, folders: Sequence[Path] = ()) -> Rule:
+    """The rule of an id, or UsageError with the nearest ones."""
+    from difflib import get_close_matches
+
+    rules = {rule.id: rule for rule in _rules(folders, "")}
+    if rule_id in rules:
+        return rules[rule_id]
+    tails = [known for known in rules if known.partition("/")[2] == rule_id]
+    if len(tails) == 1:
+        return rules[tails[0]]
+    near = tails or get_close_matches(rule_id, rules, n=3)
+    hint = f"Did you mean {', '.join(near)}?" if near else "`d2check rules list` names all."
+    raise UsageError(f"there is no rule {rule_id!r}. {hint}")
+
+
+def documentation(rule: Rule) -> str:
+    """Everything that a rule file says to its reader, as text."""
+    trial = ", trial: reported, never gates" if rule.status == "trial" else ""
+    parts = [
+        f"{rule.id} ({rule.severity}{trial})",
+        rule.title,
+        "",
+        textwrap.fill(" ".join(rule.why.split()), _WIDTH),
+        "",
+        f"measured   {rule.check} of {', '.join(read.full_name for read in rule.reads)}",
+    ]
+    if rule.parameters:
+        parts.append(f"with       {', '.join(f'{k} = {v}' for k, v in rule.parameters.items())}")
+    for label, condition in (("fails", rule.fail), ("warns", rule.warn), ("passes", rule.passes)):
+        if condition is not None:
+            parts.append(f"{label:<10} when {condition_text(condition)}")
+    if rule.explained_by:
+        parts.append(f"caused by  {', '.join(cause.rule for cause in rule.explained_by)}")
+    for fix in rule.fixes:
+        parts.append(textwrap.fill(_fix_text(fix), _WIDTH, subsequent_indent=" " * 11))
+    parts.append(f"examples   {len(rule.examples)}: {', '.join(e.name for e in rule.examples)}")
+    parts += [f"more       {link}" for link in rule.links]
+    parts.append(f"file       {rule.path}")
+    return "\n".join(parts)
+
+
+def condition_text(condition: Condition) -> str:
+    """`value above 3.0`, `amplitude above 0.13 and z above 3.5`."""
+    from d2check.rules.model import AllOf, AnyOf, BySampling
+
+    if isinstance(condition, (AllOf, AnyOf)):
+        joint = " and " if isinstance(condition, AllOf) else " or "
+        return "(" + joint.join(map(condition_text, condition.parts)) + ")"
+    bound = condition.bound
+    if isinstance(bound, BySampling):
+        bound = ", ".join(f"{v} ({k} values)" for k, v in bound.values.items())
+    return f"{condition.of} {condition.operator} {bound}"
+
+
+def _fix_text(fix: FixTemplate) -> str:
+    sets = ", ".join(f"{key} = {value.text}" for key, value in fix.overrides.items())
+    repair = "; ".join(part for part in (sets, fix.action) if part)
+    return f"fix        {repair} ({fix.risk}): {fix.because[0]}"
+
+
+def _rules(folders: Sequence[Path], expression: str) -> tuple[Rule, ...]:
+    from d2check.rules.load import load_rules, shipped_rules
+
+    rules = load_rules([shipped_rules(), *folders])
+    if not expression:
+        return rules
+    from d2check.rules.select import matching
+
+    return matching(rules, expression)

@@ -1,0 +1,303 @@
+"""From a plan or from paths to a report: `run` and `audit`, each read as a recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from d2check import __version__, sources
+from d2check.config import keys
+from d2check.errors import InputError, UsageError
+from d2check.harness.launch import launch
+from d2check.harness.plan import Plan
+from d2check.model import (
+    Ending,
+    EndingKind,
+    Finding,
+    Report,
+    Run,
+    RunReport,
+    Summary,
+    Unreadable,
+    Verdict,
+)
+from d2check.rules.folding import root_causes
+from d2check.rules.judge import judge
+from d2check.rules.model import Rule
+
+OnRecord = Callable[[dict[str, Any]], None]
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How strictly to judge, and what to write down about it.
+
+    strict: warnings and trial rules gate too. stop_at_first: report nothing after the first
+    finding that gates. command: as the user typed it, secrets already masked.
+    """
+
+    strict: bool = False
+    stop_at_first: bool = False
+    command: tuple[str, ...] = ()
+
+
+def run(
+    plan: Plan,
+    rules: Sequence[Rule],
+    terms: Terms = Terms(),
+    *,
+    on_record: OnRecord = lambda record: None,
+    on_line: OnLine = lambda line: None,
+) -> Report:
+    """Train as planned, then judge what was recorded.
+
+    Raises UsageError where the training never began because of how it was asked for: an unknown
+    config key, a data set that nobody registered. Any other ending is a finding.
+    """
+    started = time.monotonic()
+    ends: list[dict[str, Any]] = []
+
+    def watch(record: dict[str, Any]) -> None:
+        if record.get("t") == "end":
+            ends.append(record)
+        on_record(record)
+
+    ending = launch(plan, watch, on_line)
+    refuse_misuse(ending, ends[-1] if ends else {}, plan)
+    judged = [_judged(rules, one) for one in sources.read(plan.folder)]
+    return _report(
+        judged,
+        (),
+        terms,
+        seconds=time.monotonic() - started,
+        interrupted=ending.kind is EndingKind.INTERRUPTED,
+        neutralised=_neutralised(judged),
+        replay=f"d2check audit {_shown(plan.folder)}",
+    )
+
+
+def audit(paths: Sequence[Path], rules: Sequence[Rule], terms: Terms = Terms()) -> Report:
+    """Judge whatever the paths hold. What cannot be read is reported and stops nothing.
+
+    Ctrl-C ends the reading, and what was judged until then is reported.
+    """
+    started = time.monotonic()
+    judged: list[RunReport] = []
+    unreadable: list[Unreadable] = []
+    interrupted = False
+    try:
+        for item in _read_all(paths):
+            if isinstance(item, Unreadable):
+                unreadable.append(item)
+                continue
+            judged.append(_judged(rules, item))
+            if terms.stop_at_first and _first_gate(judged[-1].findings, terms) is not None:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    return _report(
+        judged,
+        unreadable,
+        terms,
+        seconds=time.monotonic() - started,
+        interrupted=interrupted,
+    )
+
+
+def exit_code(
+    runs: Iterable[RunReport],
+    unreadable: Sequence[Unreadable],
+    *,
+    strict: bool = False,
+    interrupted: bool = False,
+) -> int:
+    """pytest's: 0 all passed, 1 a rule failed, 2 interrupted, 4 usage, 5 nothing judged.
+
+    One unreadable path among others is 1. A gate in which every rule was skipped is never green.
+    """
+    findings = [finding for judged in runs for finding in judged.findings]
+    if interrupted:
+        return 2
+    if unreadable and not findings:
+        return 4
+    if unreadable or any(finding.gates(strict) for finding in findings):
+        return 1
+    return 0 if any(_says_something(finding) for finding in findings) else 5
+
+
+def _says_something(finding: Finding) -> bool:
+    return finding.ignored is None and finding.verdict is not Verdict.SKIP
+
+
+# ------------------------------------------------------------------------------------ the steps
+
+
+def _read_all(paths: Sequence[Path]) -> Iterator[Run | Unreadable]:
+    for found in sources.discover(paths):
+        if isinstance(found, Unreadable):
+            yield found
+            continue
+        try:
+            yield from sources.read(found)
+        except InputError as error:
+            yield Unreadable(str(found), str(error))
+
+
+def _judged(rules: Sequence[Rule], one: Run) -> RunReport:
+    findings = judge(rules, one)
+    return RunReport(_slim(one), findings, root_causes(findings))
+
+
+def _slim(one: Run) -> Run:
+    """The run with the series that a report shows or counts; thousands of runs must fit."""
+    bounds = [s for s in one.series.values() if len(s)]
+    if not bounds:
+        return one
+    first = min(bounds, key=lambda s: int(s.iterations[0]))
+    last = max(bounds, key=lambda s: int(s.iterations[-1]))
+    kept = {first.name, last.name, "total_loss"}
+    return replace(one, series={k: s for k, s in one.series.items() if s.name in kept})
+
+
+def _report(
+    judged: list[RunReport],
+    unreadable: Sequence[Unreadable],
+    terms: Terms,
+    *,
+    seconds: float,
+    interrupted: bool,
+    neutralised: tuple[str, ...] = (),
+    replay: str | None = None,
+) -> Report:
+    notes: tuple[str, ...] = ()
+    if terms.stop_at_first:
+        judged, notes = _until_first_gate(judged, terms)
+    return Report(
+        runs=tuple(judged),
+        summary=summarise(judged, seconds),
+        exit_code=exit_code(judged, unreadable, strict=terms.strict, interrupted=interrupted),
+        command=terms.command,
+        version=__version__,
+        unreadable=tuple(unreadable),
+        neutralised=neutralised,
+        replay=replay,
+        notes=notes,
+        strict=terms.strict,
+    )
+
+
+def summarise(runs: Iterable[RunReport], seconds: float) -> Summary:
+    """Counts over all findings of all runs; an ignored one counts as that alone."""
+    findings = [finding for judged in runs for finding in judged.findings]
+    live = [finding.verdict for finding in findings if finding.ignored is None]
+    return Summary(
+        passed=live.count(Verdict.PASS),
+        failed=live.count(Verdict.FAIL),
+        warned=live.count(Verdict.WARN),
+        skipped=live.count(Verdict.SKIP),
+        errors=live.count(Verdict.ERROR),
+        ignored=len(findings) - len(live),
+        seconds=seconds,
+    )
+
+
+def _first_gate(findings: Sequence[Finding], terms: Terms) -> int | None:
+    return next((i for i, f in enumerate(findings) if f.gates(terms.strict)), None)
+
+
+def _until_first_gate(
+    judged: list[RunReport], terms: Terms
+) -> tuple[list[RunReport], tuple[str, ...]]:
+    """Causes come first, so the first finding that gates is the one to mend first."""
+    for number, one in enumerate(judged):
+        gate = _first_gate(one.findings, terms)
+        if gate is not None:
+            left = len(one.findings) - gate - 1
+            cut = replace(one, findings=one.findings[: gate + 1])
+            note = f"stopped at the first failure (-x); {left} more rules are not shown"
+            return [*judged[:number], cut], (note,)
+    return judged, ()
+
+
+# ------------------------------------------------------------------------- what was asked wrongly
+
+# yacs' words for a value of the wrong type, from a file and from the command line.
+_WRONG_TYPE = "Type mismatch"
+
+
+def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
+    """Raise UsageError where the training never began because of how it was asked for.
+
+    end: the probe's last record. An exception in the user's own code is no misuse: that is a
+    finding, with its lines.
+    """
+    if ending.kind is not EndingKind.CRASHED:
+        return
+    log = f"The training's output is in {_shown(plan.folder)}"
+    if end.get("key") and ending.stage in ("setup", "config"):
+        raise _unknown_key(str(end["key"]), plan, log)
+    if ending.stage == "config" and _WRONG_TYPE in (ending.message or ""):
+        raise InputError(
+            _config_of(plan), str(ending.message), "a value of the key's own type", log
+        )
+    if isinstance(end.get("registered"), list):
+        raise _unregistered(ending, end["registered"], log)
+    if ending.stage == "setup" and ending.error == "ModuleNotFoundError":
+        for setup in plan.entry.get("setup", ()):
+            if f"'{setup.partition('.')[0]}'" in (ending.message or "") and "/" not in setup:
+                raise InputError(
+                    f"--setup {setup}",
+                    f"{plan.command[0]} finds no such module",
+                    "a module that can be imported from here, or a file",
+                    f"Name the file itself, or start where it can be imported. {log}",
+                )
+
+
+def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
+    where = "override" if key in plan.entry.get("overrides", ())[::2] else _config_of(plan)
+    meant = keys.renamed(key) or keys.nearest(key)
+    hint = f"Did you mean {meant}" if meant else "See the config reference of Detectron2"
+    return InputError(
+        where,
+        f"unknown key {key}",
+        "a key of Detectron2, or one that a --setup file adds in d2check_setup(cfg)",
+        f"{hint}? {log}" if meant else f"{hint}. {log}",
+    )
+
+
+def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageError:
+    own = [str(name) for name in registered]
+    shown = ", ".join(own[:12]) + (f" and {len(own) - 12} more" if len(own) > 12 else "")
+    words = (ending.message or "a data set is not registered").partition("Available")[0].strip()
+    return InputError(
+        "data set",
+        words.rstrip(". ;:"),
+        f"one of those registered: {shown or 'none is'}",
+        "Name the file that registers it with --setup FILE: it runs before the training, for"
+        ' example with register_coco_instances("my_train", {}, "annotations.json", "images/").'
+        f" {log}",
+    )
+
+
+def _config_of(plan: Plan) -> str:
+    return _shown(Path(str(plan.entry.get("config", "config"))))
+
+
+# ------------------------------------------------------------------------------------ small words
+
+
+def _neutralised(judged: Iterable[RunReport]) -> tuple[str, ...]:
+    messages = (e.message for one in judged for e in one.run.events if e.kind == "neutralised")
+    return tuple(dict.fromkeys(messages))
+
+
+def _shown(folder: Path) -> str:
+    """The folder as seen from here where that is shorter."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
