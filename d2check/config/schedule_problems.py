@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from d2check.config.schedule import planned_iterations
@@ -115,7 +116,7 @@ def _step_problems(config: Config, length: int) -> Iterator[ScheduleProblem]:
         yield ScheduleProblem("step-at-end", key, steps, True, length, mended)
     if any(s <= 0 for s in used):
         yield ScheduleProblem("step-not-positive", key, steps, True, 0, mended)
-    if any(later <= earlier for earlier, later in zip(used, used[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(used)):
         yield ScheduleProblem("steps-unsorted", key, steps, True, None, mended)
     if any(s > length for s in steps):
         yield ScheduleProblem("step-past-end", key, steps, False, length, mended)
