@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from d2check.config.curves import ScheduleUnknown
 from d2check.config.facts import config_facts
 from d2check.config.load import load_config
+from d2check.config.match import matches, planned_series
 from d2check.config.schedule import for_world_size, planned_iterations, planned_lr
 from d2check.errors import InputError
 from d2check.model import Config, Run, Scalar, Series
@@ -69,8 +71,8 @@ def with_config(run: Run) -> Run:
         world_size = facts.get("world_size")
         known = world_size if isinstance(world_size, int) else None
         facts = {**config_facts(config, known), **facts}
-        planned = planned or planned_iterations(for_world_size(config, known))
-        lr, reason = _planned_lr(for_world_size(config, known), series)
+        planned = planned_iterations(for_world_size(config, known)) or planned
+        lr, reason = _planned_lr(config, series, known)
         if lr is not None:
             series["planned_lr"] = lr
         elif reason:
@@ -101,7 +103,9 @@ def _run(
     reason: str | None,
 ) -> Run:
     if config is not None:
-        config = _judged_config(config, segment, is_last=number == count - 1)
+        config = _judged_config(
+            config, segment, segments=count, is_last=number == count - 1, world_size=None
+        )
     run = with_config(
         Run(
             source=source,
@@ -118,30 +122,48 @@ def _run(
     return replace(run, ending=segment.ending(run.planned_iterations))
 
 
-def _judged_config(config: Config, segment: MetricsSegment, *, is_last: bool) -> Config:
+def _judged_config(
+    config: Config, segment: MetricsSegment, *, segments: int, is_last: bool, world_size: int | None
+) -> Config:
     """The config with whether these rows fit it: config.yaml is that of the last start only."""
-    planned = planned_iterations(config)
+    fits, reason = matches(
+        config,
+        segment.series.get("lr"),
+        segment.last_training,
+        segments=segments,
+        is_last=is_last,
+        world_size=world_size,
+    )
+    planned = planned_iterations(for_world_size(config, world_size))
     told = segment.planned_iterations
-    mismatch = None
-    if told is not None and planned is not None and told != planned:
-        mismatch = f"config.yaml plans {planned} iterations, these rows were to become {told}"
-    elif told is None and not is_last:
-        mismatch = "config.yaml is that of the last start, these rows are older"
-    if mismatch:
-        return replace(config, matches_run=False, mismatch=mismatch)
-    return replace(config, matches_run=True if told is not None else None)
+    if config.get("SOLVER.REFERENCE_WORLD_SIZE") and world_size is None:
+        told = None  # the length was scaled by a number of GPUs that nobody tells
+    if told is not None and planned is not None and planned not in (told, told + 1):
+        fits = False
+        reason = f"config.yaml plans {planned:,} iterations, these rows were to become {told:,}"
+    elif fits is None and not is_last:
+        fits, reason = False, "config.yaml is that of the last start, these rows are older"
+    elif told is not None and "lr" not in segment.series:
+        fits = True
+    return replace(config, matches_run=fits, mismatch=None if fits else reason)
 
 
-def _planned_lr(config: Config, series: dict[str, Series]) -> tuple[Series | None, str | None]:
-    at = series.get("lr") or series.get("total_loss")
-    if at is None or not len(at):
-        return None, None
+def _planned_lr(
+    config: Config, series: Mapping[str, Series], world_size: int | None
+) -> tuple[Series | None, str | None]:
+    lr, loss = series.get("lr"), series.get("total_loss")
     try:
-        values = planned_lr(config, at.iterations)
+        if lr is not None:
+            plan = planned_series(config, lr, world_size)
+        elif loss is not None:
+            values = planned_lr(for_world_size(config, world_size), loss.iterations)
+            plan = Series("planned_lr", loss.iterations, values, loss.every)
+        else:
+            return None, None
     except ScheduleUnknown as unknown:
         return None, str(unknown)
-    known = np.isfinite(values)
-    return Series("planned_lr", at.iterations[known], values[known], at.every), None
+    known = np.isfinite(plan.values)
+    return replace(plan, iterations=plan.iterations[known], values=plan.values[known]), None
 
 
 def _epochs(facts: dict[str, Scalar], planned: int | None, last: int | None) -> dict[str, Scalar]:

@@ -173,9 +173,7 @@ def _no_rows(path: Path, table: Table) -> InputError:
         )
     start = table.malformed[0].start if table.malformed else ""
     binary = any(ord(c) < 9 or c == "\ufffd" for c in start)
-    found = (
-        "the file is binary" if binary else f"no row in {table.lines} lines, it begins {start!r}"
-    )
+    found = "the file is binary" if binary else f"none of its {table.lines} lines is such a row"
     return InputError(
         str(path), found, _EXPECTED, "Name a metrics.json, an output folder or a run folder"
     )
