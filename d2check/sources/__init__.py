@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[Run, ...]:
 
 
 def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
-    """Every output below the paths, for `read`. A folder without rights is told, and no obstacle."""
+    """Every output below the paths, for `read`. A folder without rights is told, not fatal."""
     return _discover.walk(paths, _is_output, frozenset(folder.METRICS))
 
 
