@@ -39,10 +39,11 @@ class ExitStatus:
 
 
 class Child(Protocol):
-    """What `launch` needs of a running training."""
+    """What `launch` needs of a running training. left: processes that nothing could end."""
 
     stdout: IO[bytes]
     stderr: IO[bytes]
+    left: list[int]
 
     @property
     def exit(self) -> ExitStatus | None:
@@ -79,6 +80,7 @@ class GuardedChild:
         self._status, status_write = os.pipe()
         os.set_blocking(self._status, False)
         self._buffer = b""
+        self.left: list[int] = []
         self._pid: int | None = None
         self._exit: ExitStatus | None = None
         self._error: str | None = None
@@ -150,13 +152,14 @@ class GuardedChild:
 
     def _await_start(self, command: Sequence[str]) -> None:
         deadline = time.monotonic() + 60
-        while self._pid is None and self._error is None and time.monotonic() < deadline:
+        while self._pid is None and self._exit is None and time.monotonic() < deadline:
             select.select([self._status], [], [], 0.5)
             self._read_status()
-        if self._error is not None or self._pid is None:
+        if self._pid is None:
             self.close()
+            why = self._error or self.stderr.read().decode(errors="replace") or "no answer"
             raise LaunchError(
-                f"{command[0]}: could not be started: {self._error or 'no answer'}. "
+                f"{command[0]}: could not be started: {why}. "
                 "Expected the Python interpreter of the training. Name it with --python."
             )
 
@@ -187,6 +190,7 @@ class GuardedChild:
     def _take(self, message: dict[str, Any]) -> None:
         self._pid = message.get("pid", self._pid)
         self._error = message.get("error", self._error)
+        self.left = message.get("left", self.left)
         if "exit" in message or "signal" in message:
             self._exit = ExitStatus(message.get("exit"), message.get("signal"))
 
@@ -201,6 +205,7 @@ class PlainChild:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
         """Start the training."""
+        self.left: list[int] = []
         flags: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         try:
             self._process = subprocess.Popen(

@@ -19,9 +19,11 @@ _OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|CUBLAS_STATUS_ALLOC_FAILED"
     r"|DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory"
 )
-# Detectron2: train_loop (loss), proposal_utils and fast_rcnn (predictions), structures/boxes.
+# Detectron2: train_loop (loss), proposal_utils and fast_rcnn (predictions), structures/boxes;
+# torch's clip_grad_norm_; SciPy's assignment, which matchers of the DETR family call.
 _NON_FINITE = re.compile(
-    r"(infinite or NaN|contains? Inf/NaN|non-finite|NaN or Inf)", re.IGNORECASE
+    r"infinite or NaN|contains? Inf/NaN|non-finite|NaN or Inf|contains invalid numeric entries",
+    re.IGNORECASE,
 )
 _LAST_LINE = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
 _STACK_HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")

@@ -12,7 +12,6 @@ is gone, by whatever signal. Reports go out over STATUS_FD as JSON lines: {"pid"
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -145,7 +144,12 @@ def end_descendants(pid: int) -> list[int]:
 
 def adopt_orphans() -> None:
     """Linux: orphaned descendants become this process's children instead of init's."""
-    if sys.platform == "linux":
+    if sys.platform != "linux":
+        return
+    # A Python built without libffi lacks ctypes: then only the training's own group is found.
+    with contextlib.suppress(ImportError):
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

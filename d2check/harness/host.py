@@ -45,10 +45,8 @@ class MemoryWatch:
         cgroup, host = _cgroup_oom_kills(), _host_oom_kills()
         if cgroup is not None and self._cgroup_kills is not None and cgroup > self._cgroup_kills:
             limit_mib = _cgroup_limit_mib()
-            limit = f", limit {limit_mib} MiB" if limit_mib else ""
-            return (
-                f"the container ran out of memory (the kernel counted a kill in its cgroup{limit})"
-            )
+            limit = f" of {limit_mib} MiB" if limit_mib else ""
+            return f"the container ran out of its memory{limit} (its cgroup counted a kill)"
         if host is not None and self._host_kills is not None and host > self._host_kills:
             return "the host ran out of memory (the kernel's out-of-memory killer was at work)"
         if self.lowest_share < NEARLY_FULL:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -75,8 +75,8 @@ def launch(
             last = session.close()
             ending = session.ending()
             failures.append(session.write_ending(ending))
-            closed = manifest.ended(opened, redact.data(session.facts), session.neutralised)
-            failures.append(manifest.write_json(plan.folder / wire.MANIFEST, closed))
+            closed = manifest.ended(opened, session.facts, session.neutralised)
+            failures.append(manifest.write_json(plan.folder / wire.MANIFEST, redact.data(closed)))
             failures.append(manifest.redact_plan(plan, redact))
     _tell(*last, on_record, on_line)
     for failure in filter(None, failures):
@@ -130,6 +130,7 @@ class _Session:
         self.neutralised: list[str] = []
         self._plan = plan
         self._child = child
+        self._redact = redact
         self._limits = limits
         self._start_s = time.monotonic()
         self._stdout = OutputCopy(child.stdout, plan.folder / wire.STDOUT, redact)
@@ -189,7 +190,13 @@ class _Session:
             memory=self._memory.evidence(),
             recording_failed=self._recording_failed(),
         )
-        return classify(evidence)
+        ending = classify(evidence)
+        # The probe's words are the user's exception, which may name a secret.
+        return replace(
+            ending,
+            message=ending.message and self._redact.text(ending.message),
+            traceback=tuple(map(self._redact.text, ending.traceback)),
+        )
 
     def write_ending(self, ending: Ending) -> str | None:
         """Write ending.json. Returns why that failed."""
@@ -201,6 +208,7 @@ class _Session:
             seconds=self._seconds,
             recording_failed=self._recording_failed(),
             registered=(self._end or {}).get("registered"),
+            left=self._child.left,
         )
         return manifest.write_json(self._plan.folder / wire.ENDING, data)
 
@@ -261,6 +269,12 @@ def _close_unstarted(plan: Plan, redact: Redactor, message: str) -> None:
     manifest.redact_plan(plan, redact)
     ending = Ending(message=message, stage="setup")
     data = manifest.ending_data(
-        ending, exit_status=None, signal=None, seconds=0.0, recording_failed=None, registered=None
+        ending,
+        exit_status=None,
+        signal=None,
+        seconds=0.0,
+        recording_failed=None,
+        registered=None,
+        left=[],
     )
     manifest.write_json(plan.folder / wire.ENDING, data)

@@ -89,9 +89,10 @@ class Watch:
                 return f"the training ended, but its process did not leave for {waited_s:.0f} s"
             return None
         if self._settled:
-            waited_s, limit_s = now - self._record, self.hang_limit_s()
-            if waited_s <= limits.floor_s or waited_s <= limit_s:
+            waited_s = now - self._record
+            if waited_s <= limits.floor_s or waited_s <= self.hang_limit_s():
                 return None
+            limit_s = self.hang_limit_s()
             usual_s = statistics.median(self._times_s)
             return (
                 f"no iteration ended for {waited_s:.0f} s, "

@@ -116,11 +116,12 @@ def ending_data(
     seconds: float,
     recording_failed: str | None,
     registered: Any,
+    left: list[int],
 ) -> dict[str, Any]:
     """The content of ending.json.
 
     seconds: wall time of the child. registered: the data sets that a crash over a missing one
-    named.
+    named. left: processes that nothing could end.
     """
     data: dict[str, Any] = {
         "schema": wire.SCHEMA,
@@ -137,6 +138,8 @@ def ending_data(
     }
     if registered is not None:
         data["registered"] = registered
+    if left:
+        data["left_processes"] = left
     return data
 
 

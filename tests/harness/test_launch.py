@@ -78,7 +78,7 @@ def test_crash_that_the_probe_recorded_keeps_its_words_stage_and_frames(plan_for
     plan = plan_for("""
         begin()
         iterate(0, 4)
-        record("end", kind="crashed", i=3, error="KeyError", message="'Dataset x is not registered'",
+        record("end", kind="crashed", i=3, error="KeyError", message="'no data set x'",
                stage="dataset", registered=["coco"], traceback=[["/u/train.py", 3, "main", "go()"]])
         sys.exit(1)
     """)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d2check.harness.classify import Evidence, classify, crash_kind, stack_of, traceback_of
+from d2check.model import EndingKind
+
+K = EndingKind
+
+LOSS_NAN = "Loss became infinite or NaN at iteration=12!\nloss_dict = {'loss_cls': nan}"
+BOXES_NAN = "Predicted boxes or scores contain Inf/NaN. Training has diverged."
+CUDA_OOM = "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 7.79 GiB total capacity)"
+
+
+def crashed(error=None, message=None, **rest):
+    return {"t": "end", "kind": "crashed", "i": 7, "error": error, "message": message, **rest}
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "kind"),
+    [
+        ("FloatingPointError", LOSS_NAN, K.NON_FINITE),
+        ("FloatingPointError", BOXES_NAN, K.NON_FINITE),
+        ("AssertionError", "Box tensor contains infinite or NaN!", K.NON_FINITE),
+        ("ValueError", "matrix contains invalid numeric entries", K.NON_FINITE),
+        ("RuntimeError", CUDA_OOM, K.OUT_OF_MEMORY),
+        ("torch.cuda.OutOfMemoryError", CUDA_OOM, K.OUT_OF_MEMORY),
+        ("torch.OutOfMemoryError", None, K.OUT_OF_MEMORY),
+        ("RuntimeError", "CUDA error: out of memory", K.OUT_OF_MEMORY),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory: you tried", K.OUT_OF_MEMORY),
+        ("MemoryError", None, K.OUT_OF_MEMORY),
+        ("AssertionError", "Annotations from 'instances' are empty", K.CRASHED),
+        ("RuntimeError", "CUDA error: device-side assert triggered", K.CRASHED),
+        ("KeyError", "'nanometres'", K.CRASHED),
+        (None, None, K.CRASHED),
+    ],
+)
+def test_kind_of_a_crash_follows_class_and_words(error, message, kind):
+    assert crash_kind(error, message) is kind
+
+
+@pytest.mark.parametrize(
+    ("evidence", "kind"),
+    [
+        (Evidence(end=crashed("E", LOSS_NAN), exit_status=1), K.NON_FINITE),
+        (Evidence(end=crashed("E", "x"), interrupted=True), K.INTERRUPTED),
+        (Evidence(end={"kind": "stopped", "i": 9}, exit_status=0), K.STOPPED),
+        (Evidence(end={"kind": "finished", "i": 9}, exit_status=0), K.FINISHED),
+        (Evidence(end={"kind": "stopped", "i": 9}, hung="did not leave"), K.STOPPED),
+        (Evidence(hung="no iteration ended", signal_name="SIGABRT"), K.HUNG),
+        (Evidence(over_budget=True, signal_name="SIGTERM"), K.STOPPED),
+        (Evidence(signal_name="SIGKILL"), K.KILLED),
+        (Evidence(end={"kind": "interrupted", "i": 3}, exit_status=0), K.KILLED),
+        (Evidence(exit_status=1), K.CRASHED),
+        (Evidence(exit_status=0, last_iteration=4), K.TRUNCATED),
+        (Evidence(exit_status=0), K.UNKNOWN),
+        (Evidence(exit_status=0, recording_failed="disk full"), K.TRUNCATED),
+        (Evidence(), K.UNKNOWN),
+    ],
+)
+def test_what_d2check_did_weighs_more_than_how_the_child_then_died(evidence, kind):
+    assert classify(evidence).kind is kind
+
+
+@given(
+    end=st.none()
+    | st.fixed_dictionaries(
+        {"t": st.just("end")},
+        optional={
+            "kind": st.sampled_from(["stopped", "finished", "crashed", "interrupted"]) | st.none(),
+            "i": st.integers() | st.none() | st.text(),
+            "error": st.none() | st.text(),
+            "message": st.none() | st.text(),
+            "stage": st.none() | st.text(),
+            "traceback": st.none() | st.lists(st.lists(st.integers() | st.text(), max_size=5)),
+        },
+    ),
+    status=st.none() | st.integers(0, 255),
+    signal_name=st.none() | st.sampled_from(["SIGKILL", "SIGSEGV", "signal 40"]),
+    interrupted=st.booleans(),
+    hung=st.none() | st.just("no iteration ended"),
+    stderr=st.lists(
+        st.text()
+        | st.sampled_from(
+            ["Traceback (most recent call last):", '  File "a.py", line 1, in f', "E: x"]
+        )
+    ),
+)
+def test_every_ending_has_a_kind_and_every_failure_its_words(
+    end, status, signal_name, interrupted, hung, stderr
+):
+    ending = classify(
+        Evidence(
+            end=end,
+            exit_status=status,
+            signal_name=signal_name,
+            interrupted=interrupted,
+            hung=hung,
+            stderr=stderr,
+        )
+    )
+    assert isinstance(ending.kind, EndingKind)
+    assert (ending.kind is K.INTERRUPTED) == interrupted
+    if ending.kind in (K.KILLED, K.HUNG, K.TRUNCATED, K.UNKNOWN, K.INTERRUPTED):
+        assert ending.message
+
+
+def test_crash_tells_stage_iteration_and_frames():
+    frames = [["/u/train.py", 12, "main", "  trainer.train()"], ["/u/data.py", 3, "load", ""]]
+    ending = classify(Evidence(end=crashed("KeyError", "'x'", stage="train", traceback=frames)))
+    assert (ending.stage, ending.iteration) == ("train", 7)
+    assert ending.traceback == ("/u/train.py:12 in main: trainer.train()", "/u/data.py:3 in load")
+
+
+def test_iteration_is_the_last_recorded_one_when_the_end_names_none():
+    ending = classify(Evidence(signal_name="SIGKILL", last_iteration=41))
+    assert ending.iteration == 41
+
+
+def test_sigkill_names_the_memory_when_that_is_what_the_host_says():
+    ending = classify(Evidence(signal_name="SIGKILL", memory="the host ran out of memory"))
+    assert ending.message == "ended by SIGKILL; the host ran out of memory"
+    assert "memory ran" not in (classify(Evidence(signal_name="SIGKILL")).message or "")
+
+
+def test_memory_is_not_blamed_for_a_segfault():
+    ending = classify(Evidence(signal_name="SIGSEGV", memory="the host ran out of memory"))
+    assert "host" not in (ending.message or "")
+
+
+def test_bus_error_points_at_shared_memory():
+    assert "/dev/shm" in (classify(Evidence(signal_name="SIGBUS")).message or "")
+
+
+def test_abort_over_cuda_memory_is_out_of_memory():
+    lines = ["terminate called after throwing an instance of 'c10::Error'", f"  what(): {CUDA_OOM}"]
+    ending = classify(Evidence(signal_name="SIGABRT", stderr=lines))
+    assert (ending.kind, ending.error) == (K.OUT_OF_MEMORY, "SIGABRT")
+    assert CUDA_OOM in (ending.message or "")
+
+
+def test_bad_exit_after_the_training_ended_is_told():
+    ending = classify(Evidence(end={"kind": "finished", "i": 99}, exit_status=3))
+    assert ending.kind is K.FINISHED
+    assert ending.message == "after its training ended, its process left with status 3"
+
+
+STDERR = """\
+Traceback (most recent call last):
+  File "/u/a.py", line 1, in first
+    raise ValueError
+ValueError
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/u/train.py", line 9, in <module>
+    main(
+    ^^^^^
+  File "/u/train.py", line 5, in main
+    raise my.pkg.Broken("one\\ntwo")
+my.pkg.Broken: one
+two
+""".splitlines()
+
+
+def test_last_traceback_of_stderr_is_the_one_that_ended_the_process():
+    error, message, frames = traceback_of(STDERR)
+    assert (error, message) == ("my.pkg.Broken", "one\ntwo")
+    assert frames == (
+        "/u/train.py:9 in <module>: main(",
+        '/u/train.py:5 in main: raise my.pkg.Broken("one\\ntwo")',
+    )
+
+
+def test_stderr_without_traceback_gives_its_last_line():
+    ending = classify(Evidence(exit_status=2, stderr=["usage: x", "error: no such file", ""]))
+    assert ending.message == "it left with status 2: error: no such file"
+    assert traceback_of(["nothing here"]) == (None, None, ())
+
+
+DUMP = """\
+Fatal Python error: Aborted
+
+Thread 0x00007f01 [loader] (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 320 in wait
+  File "/usr/lib/python3.11/threading.py", line 975 in _bootstrap
+
+Current thread 0x00007f02 (most recent call first):
+  File "/e/lib/python3.11/site-packages/torch/utils/data/dataloader.py", line 1133 in _try_get_data
+  File "/u/train.py", line 40 in main
+  File "/u/train.py", line 50 in <module>
+
+Extension modules: numpy.core (total: 1)
+Fatal Python error: Aborted
+
+Current thread 0x00007f03 (most recent call first):
+  File "/u/worker.py", line 1 in <module>
+""".splitlines()
+
+
+def test_stack_of_a_hung_process_is_its_main_threads():
+    stack = stack_of(DUMP)
+    assert stack[0] == "/u/train.py:50 in <module>"
+    assert stack[-1].endswith("dataloader.py:1133 in _try_get_data")
+    assert len(stack) == 3
+
+
+def test_hung_names_the_place_and_the_users_line_that_led_there():
+    message = classify(Evidence(hung="no iteration ended for 61 s", stderr=DUMP)).message
+    assert message is not None
+    assert message.startswith("no iteration ended for 61 s; it was in /e/lib/python3.11/")
+    assert message.endswith("in _try_get_data, called from /u/train.py:40 in main")
