@@ -37,14 +37,14 @@ class Problem:
 
 
 class RuleFileError(UsageError):
-    """All mistakes of all rule files, at once."""
+    """All mistakes of all rule files (or of a project file), at once."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], what: str = "rule files") -> None:
         """Keep the problems in file order."""
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__("\n".join([f"{head} in rule files:", *map(str, self.problems)]))
+        super().__init__("\n".join([f"{head} in {what}:", *map(str, self.problems)]))
 
 
 class LaunchError(UsageError):

@@ -76,6 +76,18 @@ def names_of(condition: Condition) -> Iterator[str]:
             yield from names_of(part)
 
 
+def describe(condition: Condition) -> str:
+    """A condition in words: `early above 0.2 and z above 3`."""
+    if isinstance(condition, Comparison):
+        bound = condition.bound
+        if isinstance(bound, BySampling):
+            bound = " or ".join(f"{value} ({name})" for name, value in bound.values.items())
+        return f"{condition.of} {condition.operator} {bound}"
+    joint = " and " if isinstance(condition, AllOf) else " or "
+    parts = [describe(part) for part in condition.parts]
+    return parts[0] if len(parts) == 1 else "(" + joint.join(parts) + ")"
+
+
 def evaluate(
     condition: Condition, measured: Mapping[str, Any], statistic: Statistic
 ) -> bool | Unknown:

@@ -10,10 +10,12 @@ from d2check.config import keys
 from d2check.errors import InputError, Problem, RuleFileError
 from d2check.rules.fields import nearest
 from d2check.rules.model import Rule
+from d2check.rules.project import TOML_TABLE, Project, build_project, read_toml
 from d2check.rules.rule_file import Checks, build_rule
 from d2check.rules.yaml_text import Document, read_yaml
 
 SUFFIXES = (".yaml", ".yml")
+PROJECT_FILES = ("d2check.yaml", "d2check.yml")
 
 
 def shipped_rules() -> Path:
@@ -61,6 +63,34 @@ def read_text(path: Path, what: str) -> str:
         raise InputError(
             str(path), f"cannot be read: {error.strerror}", what, "Check path and permissions"
         ) from error
+
+
+def load_project(path: Path, rules: Sequence[Rule]) -> Project:
+    """What a project file (d2check.yaml, or pyproject.toml) changes in these rules.
+
+    Raises RuleFileError with every problem, InputError for a file that cannot be read.
+    """
+    text = read_text(path, "a project file")
+    if path.suffix == ".toml":
+        document: Document = read_toml(text, str(path))
+    else:
+        document = read_yaml(text, str(path))
+    project = build_project(document, rules)
+    if document.problems:
+        raise RuleFileError(document.problems, "the project file")
+    return project
+
+
+def find_project(folder: Path) -> Path | None:
+    """The project file of a folder or of the nearest folder above it that has one."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        for name in PROJECT_FILES:
+            if (place / name).is_file():
+                return place / name
+        pyproject = place / "pyproject.toml"
+        if pyproject.is_file() and TOML_TABLE in pyproject.read_text("utf-8", errors="replace"):
+            return pyproject
+    return None
 
 
 def _rule_files(folder: Path) -> Iterator[Path]:

@@ -65,6 +65,11 @@ class Source:
     name: str
     optional: bool = False
 
+    @property
+    def full_name(self) -> str:
+        """Room and name, as in the rule file."""
+        return f"{self.room}.{self.name}"
+
 
 @dataclass(frozen=True)
 class Read:
@@ -82,6 +87,11 @@ class Read:
     def optional(self) -> bool:
         """Whether the check can do without."""
         return any(source.optional for source in self.sources)
+
+    @property
+    def full_name(self) -> str:
+        """Its sources, as in the rule file."""
+        return (", " if self.together else " or ").join(s.full_name for s in self.sources)
 
     @property
     def reads_series(self) -> bool:

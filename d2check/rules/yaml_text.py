@@ -220,7 +220,7 @@ def _scalar(node: yaml.ScalarNode, document: Document) -> Any:
             _complain(
                 document, node, f"{text!r} is text to YAML 1.1 readers; write {_spelled(value)}"
             )
-        return float(text) if match[1] is not None or match[2] else int(text)
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
     lowered = text.lower()
     if lowered in _WORDS:
         _complain(
