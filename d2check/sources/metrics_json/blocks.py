@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.sources.metrics_json.lines import ITERATION
+
+_NO_FIELD = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
 
 ABSENT = 1.3847562910473829e308  # no training produces it; NaN is a value of its own
 
@@ -42,6 +45,11 @@ class Layout:
         width = len(self.keys)
         flat = chain.from_iterable(map(msgspec.structs.astuple, rows))
         return np.fromiter(flat, np.float64, count=width * len(rows)).reshape(-1, width)
+
+
+def can_be_in_layout(key: str) -> bool:
+    """Whether msgspec takes the key as a field's name."""
+    return _NO_FIELD.search(key) is None
 
 
 @lru_cache(maxsize=256)  # the files of one project share their layouts

@@ -23,6 +23,7 @@ from d2check.sources.metrics_json.blocks import (
     Block,
     Column,
     Layout,
+    can_be_in_layout,
     columns_of,
     joined,
     layout_of,
@@ -161,6 +162,8 @@ class _Reader:
 
     def _learn(self, keys: tuple[str, ...]) -> None:
         """Let the layout cover the keys of a row that it refused."""
+        if not all(map(can_be_in_layout, keys)):
+            return
         known = self.layout.keys if self.layout else ()
         union = tuple(dict.fromkeys(chain(known, keys)))
         if len(union) <= max(2 * len(known), _MAX_WIDENED):
@@ -180,7 +183,8 @@ class _Reader:
             lines = chunk[start:].split(b"\n")
             for index in np.flatnonzero(~good).tolist():
                 row = self.rows + int(np.count_nonzero(good[:index]))
-                self._lost(self.lines + index + 1, row, 0, lines[index])
+                text = unswapped(lines[index]) if self.swapping else lines[index]
+                self._lost(self.lines + index + 1, row, 0, text)
             block = block[good]
         self.lines += len(rows)
         if not len(block):
