@@ -6,9 +6,9 @@ import functools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
-from . import wire
+from . import signals, wire
 from .imports import AfterImport
 from .stopping import LeaveScript, LoopEnded, StopRule
 
@@ -16,20 +16,15 @@ if TYPE_CHECKING:
     from .iteration import IterationProbe
     from .session import Session
 
-SessionOfRank = Callable[[int], "Session"]
 
-
-def watch(after_import: AfterImport, session: Session, session_of_rank: SessionOfRank) -> None:
+def watch(after_import: AfterImport, session: Session) -> None:
     """Have Detectron2's modules patched as they are imported. Imports none of them itself."""
     from . import datasets
 
     after_import.add("detectron2.data.build", lambda m: datasets.watch_data_sets(m, session))
     after_import.add("detectron2.data.common", datasets.watch_loading)
     after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
-    after_import.add(
-        "detectron2.engine.train_loop",
-        lambda m: watch_training(m, session_of_rank),
-    )
+    after_import.add("detectron2.engine.train_loop", lambda m: watch_training(m, session))
 
 
 def _watch_weights(module: Any, session: Session) -> None:
@@ -38,7 +33,7 @@ def _watch_weights(module: Any, session: Session) -> None:
     weights.watch_checkpointer(module, session)
 
 
-def watch_training(module: Any, session_of_rank: SessionOfRank) -> None:
+def watch_training(module: Any, session: Session) -> None:
     """Wrap `TrainerBase.train` so that the loop of any trainer is recorded and ended."""
     base = module.TrainerBase
     train = base.train
@@ -48,7 +43,7 @@ def watch_training(module: Any, session_of_rank: SessionOfRank) -> None:
         from detectron2.utils import comm
 
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        session = session_of_rank(rank)
+        session.recorder.open(rank)
         if session.recorder.ended:  # a second loop of a process whose first one was recorded
             return train(self, *args, **kwargs)
         training = Training(session, self, module.HookBase, rank, world_size)
@@ -93,6 +88,7 @@ class Training:
         session = self._session
         probe = self._probe
         session.stage = "train"
+        signals.answer(session.recorder)
         known = facts.gather(session, self._trainer, probe.inner, self._world_size)
         known.update(start_iter=start_iter, max_iter=max_iter)
         session.recorder.write(
@@ -141,7 +137,8 @@ class Training:
         elif isinstance(error, KeyboardInterrupt):
             session.recorder.end("interrupted", i=last)
         else:
-            session.crashed(error, i=last, batch_files=files)
+            # The iteration that broke has no record of its own.
+            session.crashed(error, i=int(self._trainer.iter), batch_files=files)
 
     def leave(self, reason: str) -> Any:
         """Raise what ends the script or, where the probe started the training, the loop."""

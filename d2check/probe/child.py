@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-from typing import Any
 
-from . import attach, neutralise, run_config
+from . import attach, neutralise, run_config, signals
 from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
@@ -23,10 +19,11 @@ def main() -> int:
     """
     plan = read_plan()
     session = Session(plan, Recorder(plan.folder))
-    answer_signals(session)
+    session.recorder.open(0)
+    signals.answer(session.recorder)
     after_import = AfterImport()
     after_import.install()
-    attach.watch(after_import, session, lambda rank: session)
+    attach.watch(after_import, session)
     if plan.neutralise:
         neutralise.trackers(session)
         neutralise.watch(after_import, session)
@@ -48,27 +45,3 @@ _NO_LOOP = (
     "train() returned, but no loop of detectron2.engine.TrainerBase was run: a loop of the "
     "trainer's own cannot be recorded"
 )
-
-
-def answer_signals(session: Session) -> None:
-    """On SIGINT and SIGTERM record the end, end loader workers, and leave at once.
-
-    Not by an exception: any `except` of the training could swallow it, and what it would run on
-    its way out (hooks, writers) takes time that the sender may not grant.
-    """
-    owner = os.getpid()
-
-    def leave(number: int, frame: Any) -> None:
-        if os.getpid() != owner:  # a forked loader worker: die as it would have without us
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        session.recorder.end("interrupted", signal=signal.Signals(number).name)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)

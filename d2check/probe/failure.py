@@ -57,7 +57,7 @@ def frames(error: BaseException) -> list[list[Any]]:
         (frame.f_code.co_filename, line, frame.f_code.co_name)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    stack = [entry for entry in stack if not os.path.realpath(entry[0]).startswith(_PROBE_FOLDER)]
+    stack = [entry for entry in stack if not _is_machinery(entry[0])]
     kept = [
         entry
         for position, entry in enumerate(stack)
@@ -73,8 +73,12 @@ def frames(error: BaseException) -> list[list[Any]]:
     return listed
 
 
+def _is_machinery(path: str) -> bool:
+    return path.startswith("<frozen ") or os.path.realpath(path).startswith(_PROBE_FOLDER)
+
+
 def is_users(path: str) -> bool:
     """Whether a source file belongs to nobody's installed package."""
-    if path.startswith("<"):  # <string>, <frozen importlib._bootstrap>
+    if path.startswith("<"):  # <string>, made by exec
         return False
     return not os.path.realpath(path).startswith(_LIBRARY_FOLDERS)

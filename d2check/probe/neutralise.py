@@ -39,6 +39,7 @@ def config(cfg: Any, session: Session) -> None:
     """Change a yacs config in place: output elsewhere, no checkpoint, no evaluation."""
     output = session.plan.child_output
     os.makedirs(output, exist_ok=True)
+    frozen = cfg.is_frozen()
     cfg.defrost()
     session.neutralised("output folder: %s is not touched" % cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = output
@@ -46,6 +47,8 @@ def config(cfg: Any, session: Session) -> None:
     cfg.SOLVER.CHECKPOINT_PERIOD = NEVER
     session.neutralised("evaluation: none is run")
     cfg.TEST.EVAL_PERIOD = 0
+    if frozen:
+        cfg.freeze()
 
 
 def watch(after_import: AfterImport, session: Session) -> None:

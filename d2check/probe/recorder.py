@@ -16,25 +16,44 @@ RECORDING_FAILED = "recording-failed"
 class Recorder:
     """Appends records of one rank to the run folder until a write fails, then stays silent.
 
+    Records wait until `open` names the rank, which a process may learn late or never.
+
     A full disk must not end the training that is being watched: the first OSError stops the
     recording, says so on stderr, and leaves an (empty) file `recording-failed` for the checker.
     Only the process that opened it writes: loader workers inherit it by fork.
     """
 
-    def __init__(self, folder: str, rank: int = 0) -> None:
-        """Open, creating, the record file of `rank` in `folder`. Raises OSError."""
-        self.rank = rank
+    def __init__(self, folder: str) -> None:
+        """`folder` is the run folder. Nothing is created yet."""
+        self.rank = 0
         self.failed: str | None = None
         self.ended = False
         self._folder = folder
-        self._pid = os.getpid()
+        self._pid: int | None = None
+        self._file = -1
+        self._early: list[dict[str, Any]] = []
         # Signal handlers run in the middle of a write of the same thread: hence reentrant.
         self._lock = threading.RLock()
-        path = os.path.join(folder, wire.records_name(rank))
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def open(self, rank: int) -> None:
+        """Create the record file of `rank`, or go on with it, and write what has waited."""
+        if self._pid == os.getpid():
+            return
+        self.rank = rank
+        self._pid = os.getpid()
+        path = os.path.join(self._folder, wire.records_name(rank))
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as problem:
+            self._fail(problem)
+        early, self._early = self._early, []
+        for record in early:
+            self.write(record)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
+        if self._pid is None:
+            self._early.append(record)
         if self.failed is not None or os.getpid() != self._pid:
             return
         with self._lock:
@@ -72,6 +91,8 @@ class Recorder:
         sys.stderr.write("d2check: recording stopped: %s\n" % problem)
         sys.stderr.flush()
         try:
-            open(os.path.join(self._folder, RECORDING_FAILED), "w").close()
+            os.close(
+                os.open(os.path.join(self._folder, RECORDING_FAILED), os.O_WRONLY | os.O_CREAT)
+            )
         except OSError:
             pass  # the line on stderr has told it

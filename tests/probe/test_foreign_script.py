@@ -1,0 +1,94 @@
+"""The probe in training scripts that know nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from d2check.probe import wire
+
+pytestmark = pytest.mark.training
+
+PREPARE = """
+import sys
+config, setup, output = sys.argv[1:]
+sys.path.insert(0, setup)
+import demo_setup
+from detectron2.config import get_cfg
+cfg = get_cfg()
+cfg.merge_from_file(config)
+cfg.MODEL.DEVICE = "cpu"
+cfg.OUTPUT_DIR = output
+cfg.DATALOADER.NUM_WORKERS = 0
+"""
+
+DEFAULT = (
+    PREPARE
+    + """
+import argparse
+from detectron2.engine import DefaultTrainer, default_setup
+cfg.freeze()
+default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
+trainer = DefaultTrainer(cfg)
+trainer.resume_or_load(resume=True)
+trainer.train()
+print("EXPORTED")
+"""
+)
+
+SIMPLE = (
+    PREPARE
+    + """
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import SimpleTrainer
+from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+model = build_model(cfg)
+trainer = SimpleTrainer(model, build_detection_train_loader(cfg), build_optimizer(cfg, model))
+trainer.register_hooks([PeriodicCheckpointer(DetectionCheckpointer(model, output), 1)])
+trainer.train(0, 300)
+print("EXPORTED")
+"""
+)
+
+
+@pytest.mark.parametrize("source", [DEFAULT, SIMPLE], ids=["DefaultTrainer", "SimpleTrainer"])
+def test_a_script_is_recorded_and_ended_and_leaves_nothing_behind(train, source):
+    output = train.cwd / "precious"
+    site = train.cwd / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("print('THE USERS SITECUSTOMIZE')\n")
+    arguments = [str(train.demo / "config.yaml"), str(train.demo), str(output)]
+    ran = train.script(source, *arguments, site=site, iterations=3)
+    assert ran.status == 0, ran.stderr
+    assert ran.end["kind"] == "stopped"
+    assert [record["i"] for record in ran.of("iter")] == [0, 1, 2]
+    assert ran.facts["images"] == 50
+    assert "Traceback" not in ran.stderr
+    assert "THE USERS SITECUSTOMIZE" in ran.stdout
+    assert "EXPORTED" not in ran.stdout
+    assert not output.exists()
+
+
+def test_the_config_of_a_script_is_kept_as_the_user_wrote_it(train):
+    output = train.cwd / "precious"
+    arguments = [str(train.demo / "config.yaml"), str(train.demo), str(output)]
+    ran = train.script(DEFAULT, *arguments, iterations=1)
+    config = yaml.safe_load((ran.folder / wire.CONFIG).read_text())
+    assert config["OUTPUT_DIR"] == str(output)
+    assert config["TEST"]["EVAL_PERIOD"] == 100
+
+
+def test_a_script_that_breaks_before_its_loop_is_recorded(train):
+    ran = train.script("import detectron2\n\nimport my_missing_module\n")
+    assert ran.status == 1
+    assert ran.end["error"] == "ModuleNotFoundError"
+    assert ran.end["traceback"][-1][1:] == [3, "<module>", "import my_missing_module"]
+
+
+def test_a_helper_process_of_the_script_writes_no_records(train):
+    ran = train.script("import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'pass'])\n")
+    assert ran.status == 0
+    assert ran.records == ()
