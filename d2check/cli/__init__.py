@@ -87,16 +87,13 @@ def _exit_code_of(call: Callable[[], Any]) -> int:
 
 def _usage(error: click.UsageError) -> None:
     message = error.format_message()
-    if error.ctx is None:
-        _tell(f"error: {message}")
-        return
     if not message or type(error).__name__ == "NoArgsIsHelpError":
+        assert error.ctx is not None
         click.echo(error.ctx.get_help(), err=True)
         return
-    _tell(
-        f"{error.ctx.get_usage()}\n\nerror: {message}\n"
-        f"'{error.ctx.command_path} --help' shows what can be given."
-    )
+    usage = f"{error.ctx.get_usage()}\n\n" if error.ctx else ""
+    command = error.ctx.command_path if error.ctx else "d2check"
+    _tell(f"{usage}error: {message}\n'{command} --help' shows what can be given.")
 
 
 def error_block(error: D2CheckError) -> str:

@@ -41,7 +41,7 @@ _EXAMPLES = """\b
 d2check rules list
 d2check rules show loss/diverges
 d2check rules test --rules my-rules/
-d2check rules new my-rules/loss/mask-slow.yaml
+d2check rules new loss/mask-slow --rules my-rules/
 """
 
 
@@ -53,15 +53,28 @@ def command() -> None:
 @command.command("list")
 @_folders
 @_expression
-def list_(folders: tuple[Path, ...], expression: str) -> int:
+@click.option("--checks", is_flag=True, help="The measuring functions that a rule may name.")
+def list_(folders: tuple[Path, ...], expression: str, checks: bool) -> int:
     """Every rule with its severity and what is wrong when it fails."""
-    rules = _rules(folders, expression)
-    width = max((len(rule.id) for rule in rules), default=0)
-    for rule in rules:
-        trial = " (trial)" if rule.status == "trial" else ""
-        click.echo(f"{rule.id:<{width}}  {rule.severity:<6}  {rule.title}{trial}")
-    click.echo(f"{len(rules)} rules", err=True)
-    return 0 if rules else _NONE
+    rows = _check_rows() if checks else [_row(rule) for rule in _rules(folders, expression)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    return 0 if rows else _NONE
+
+
+def _row(rule: Rule) -> tuple[str, ...]:
+    return rule.id, rule.severity, f"{rule.title}{' (trial)' if rule.status == 'trial' else ''}"
+
+
+def _check_rows() -> list[tuple[str, ...]]:
+    from d2check.checks import CHECKS
+
+    return [
+        (name, (measure.__doc__ or "").strip().partition("\n")[0])
+        for name, measure in sorted(CHECKS.items())
+    ]
 
 
 @command.command()
@@ -74,61 +87,81 @@ def show(rule_id: str, folders: tuple[Path, ...]) -> int:
 
 
 @command.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @_folders
 @_expression
 @click.option("-v", "--verbose", is_flag=True, help="Every example by name.")
 @click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first failure.")
-def test(folders: tuple[Path, ...], expression: str, verbose: bool, exitfirst: bool) -> int:
-    """Run every rule's examples: they are its unit tests."""
+def test(
+    ids: tuple[str, ...],
+    folders: tuple[Path, ...],
+    expression: str,
+    verbose: bool,
+    exitfirst: bool,
+) -> int:
+    """Run the examples of every rule, or of some: they are its unit tests."""
     from d2check.rules.examples import run_examples
 
     started = time.monotonic()
-    rules = _rules(folders, expression)
+    rules = [find(each, folders) for each in ids] or list(_rules(folders, expression))
     passed = 0
     failures: list[str] = []
     for rule in rules:
         results = run_examples(rule)
-        for result in results:
-            if not result.passed:
-                failures.append(f"{rule.path}: {rule.id}: {result.name}\n    {result.detail}")
-            if verbose:
-                click.echo(f"{rule.id}::{result.name} {'PASSED' if result.passed else 'FAILED'}")
         passed += sum(result.passed for result in results)
-        if not verbose:
+        failures += [
+            f"{rule.id}::{result.name} ({rule.path})\n    {result.detail}"
+            for result in results
+            if not result.passed
+        ]
+        if verbose:
+            for result in results:
+                click.echo(f"{rule.id}::{result.name} {'PASSED' if result.passed else 'FAILED'}")
+        else:
             click.echo(f"{rule.id} {''.join('.' if r.passed else 'F' for r in results)}")
         if failures and exitfirst:
             break
+    return _close_tests(passed, failures, len(rules), time.monotonic() - started)
+
+
+def _close_tests(passed: int, failures: Sequence[str], rules: int, seconds: float) -> int:
     if failures:
         click.echo("\n" + " FAILURES ".center(_WIDTH, "="))
         click.echo("\n".join(failures))
     counts = f"{len(failures)} failed, {passed} passed" if failures else f"{passed} passed"
-    seconds = time.monotonic() - started
-    click.echo(f" {counts} in {len(rules)} rules in {seconds:.1f}s ".center(_WIDTH, "="))
+    closing = f" {counts} in {rules} {'rule' if rules == 1 else 'rules'}, {seconds:.1f}s "
+    click.echo(closing.center(_WIDTH, "="))
     if failures:
         return 1
     return 0 if passed else _NONE
 
 
 @command.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="FAMILY/NAME.yaml")
-def new(path: Path) -> int:
-    """Write a rule to start from: FOLDER/FAMILY/NAME.yaml, with a working example."""
+@click.argument("rule_id", metavar="ID")
+@click.option(
+    "--rules",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("rules"),
+    metavar="DIR",
+    show_default=True,
+    help="The folder of rule files to write it into.",
+)
+def new(rule_id: str, folder: Path) -> int:
+    """Write a rule to start from, with working examples."""
     from d2check.rules.new import new_rule
 
-    if path.suffix not in (".yaml", ".yml") or not path.parent.name:
-        raise UsageError(
-            f"{path}: expected FOLDER/FAMILY/NAME.yaml, as my-rules/loss/mask-slow.yaml"
-        )
-    if path.exists():
-        raise UsageError(f"{path} is there already. Choose another name.")
-    text = new_rule(f"{path.parent.name}/{path.stem}")
+    text = new_rule(rule_id)
+    path = folder / f"{rule_id}.yaml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is there already. Choose another name.") from error
     except OSError as error:
         raise UsageError(f"{path}: not written: {error.strerror or error}") from error
-    folder = path.parent.parent
-    click.echo(f"wrote {path}\ntry it with: d2check rules test --rules {folder} -k {path.stem}")
+    click.echo(f"wrote {path}\ntry it with: d2check rules test {rule_id} --rules {folder}")
     return 0
 
 
@@ -171,7 +204,7 @@ def documentation(rule: Rule) -> str:
         "",
         textwrap.fill(" ".join(rule.why.split()), _WIDTH),
         "",
-        f"measured   {rule.check} of {', '.join(read.full_name for read in rule.reads)}",
+        f"measured   {rule.check} of {', '.join(dict.fromkeys(_read_names(rule)))}",
     ]
     if rule.parameters:
         parts.append(f"with       {', '.join(f'{k} = {v}' for k, v in rule.parameters.items())}")
@@ -186,6 +219,10 @@ def documentation(rule: Rule) -> str:
     parts += [f"more       {link}" for link in rule.links]
     parts.append(f"file       {rule.path}")
     return "\n".join(parts)
+
+
+def _read_names(rule: Rule) -> list[str]:
+    return [f"{source.room}.{source.name}" for read in rule.reads for source in read.sources]
 
 
 def condition_text(condition: Condition) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from d2check.report.terminal.page import VERDICT_STYLES, Page
 
 _MOST_MEMBERS = 10
 _MOST_NAMES = 3
+_DEEP = 2
 _GRAVITY = {Verdict.FAIL: 0, Verdict.ERROR: 1, Verdict.WARN: 2}
 _SEVERITY = {"high": 0, "medium": 1, "low": 2, "info": 3}
 
@@ -41,10 +43,13 @@ class _Group:
 
 def show_runs(page: Page, report: Report, verbosity: int) -> None:
     """Groups from the gravest to the least, then the healthy, in one line."""
-    label = _labels(report.runs)
+    below = _common_folder(report.runs)
+    label = _labels(report.runs, below)
     groups = _groups(report.runs)
     healthy = [r for r in report.runs if _is_healthy(r)]
     silent = [r for r in report.runs if _is_silent(r)]
+    if below and verbosity >= 0:
+        page.field("all below", clean(below))
     for group in groups:
         page.line()
         trial = ", trial" if group.head.status == "trial" else ""
@@ -59,19 +64,25 @@ def show_runs(page: Page, report: Report, verbosity: int) -> None:
         _names(page, "not judged", [label(r) for r in silent], "warn", verbosity)
 
 
-def _labels(runs: Sequence[RunReport]) -> Label:
+def _labels(runs: Sequence[RunReport], below: str) -> Label:
     """`out/metrics.json`, with the number of the training where the file holds several."""
     per_source = Counter(judged.run.source for judged in runs)
 
     def label(judged: RunReport) -> str:
         run = judged.run
+        name = clean(run.source.removeprefix(below))
         if per_source[run.source] == 1 and run.segment == 0:
-            return clean(run.source)
-        first, last = run.first_iteration, run.last_iteration
-        where = "" if last is None else f", iterations {first:,} to {last:,}"
-        return f"{clean(run.source)} (training {run.segment + 1}{where})"
+            return name
+        return f"{name} (training {run.segment + 1})"
 
     return label
+
+
+def _common_folder(runs: Sequence[RunReport]) -> str:
+    """The folder that all sources lie in, with a final slash; empty where naming it saves little."""
+    sources = [judged.run.source for judged in runs]
+    folder = os.path.commonprefix(sources).rpartition("/")[0]
+    return f"{folder}/" if folder.count("/") >= _DEEP else ""
 
 
 def _groups(runs: Sequence[RunReport]) -> list[_Group]:

@@ -9,6 +9,7 @@ from d2check.report._text import clean, count, epochs, quantity, shortened, spar
 from d2check.report.terminal.finding import place, show_finding
 from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
 
+_NUMBER_WIDTH = 10
 _QUIET_EVENTS = ("neutralised", "dataset")
 
 
@@ -17,7 +18,8 @@ def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> N
     if verbosity >= 0:
         _header(page, report, judged.run, verbosity)
         page.line()
-        for finding in judged.findings:
+        # What was judged first; sorting keeps the order of causes and gravity.
+        for finding in sorted(judged.findings, key=lambda f: f.verdict is Verdict.SKIP):
             _rule_line(page, finding, verbosity)
     _in_full(page, judged, verbosity)
     if verbosity >= 0:
@@ -142,9 +144,11 @@ def _number(run: Run, fact: str) -> float | None:
 def _rule_line(page: Page, finding: Finding, verbosity: int) -> None:
     style = "quiet" if finding.ignored is not None else VERDICT_STYLES[finding.verdict]
     number = quantity(finding.value, finding.unit)
+    if len(number) > _NUMBER_WIDTH:
+        number = quantity(finding.value, "")  # the message says of what
     id_width = 32 if page.width >= 76 else 28
     leader = " " + "." * max(2, id_width - len(finding.rule) - 1)
-    head = f"{finding.rule}{leader} {number:>10}"
+    head = f"{finding.rule}{leader} {number:>{_NUMBER_WIDTH}}"
     room = page.width - 6 - len(head) - 2
     skipped = finding.verdict is Verdict.SKIP and finding.ignored is None
     # The reasons of the skipped stand together at the end.

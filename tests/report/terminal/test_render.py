@@ -87,9 +87,22 @@ def test_many_runs_are_grouped_and_never_a_table_each():
 
 
 def test_several_trainings_of_one_file_are_told_apart():
-    text = plain(report_samples.many(), verbosity=1)
-    assert "out/sick-0 (training 1, iterations 0 to 399)" in text
-    assert "out/sick-0 (training 2, iterations 0 to 399)" in text
+    text = " ".join(plain(report_samples.many(), verbosity=1).split())
+    assert "out/sick-0 (training 1)" in text
+    assert "out/sick-0 (training 2)" in text
+
+
+def test_a_folder_that_all_runs_share_is_named_once():
+    runs = [
+        report_samples.RunReport(
+            report_samples.run(f"/data/team/experiments/{name}/metrics.json"),
+            report_samples.healthy_findings(),
+        )
+        for name in ("one", "two")
+    ]
+    text = plain(report_samples.report(*runs, exit_code=0))
+    assert text.count("/data/team/experiments/") == 1
+    assert "healthy    2 runs: one/metrics.json, two/metrics.json" in text
 
 
 def test_the_last_line_counts_as_pytest_does():

@@ -1,0 +1,98 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROWS = "".join(
+    json.dumps(
+        {
+            "iteration": 19 + 20 * i,
+            "total_loss": 3 * 0.98**i,
+            "lr": 0.005,
+            "time": 0.1,
+            "data_time": 0.08,
+        }
+    )
+    + "\n"
+    for i in range(60)
+)
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(ROWS)
+    return folder
+
+
+def test_a_folder_and_its_file_are_judged_alike(d2check, output):
+    by_folder, by_file = d2check("audit", output), d2check("audit", output / "metrics.json")
+    assert by_folder.code == by_file.code == 1
+    assert "FAIL  time/data-bound" in by_folder.out
+    assert "FAIL  time/data-bound" in by_file.out
+
+
+def test_one_unreadable_path_stops_nothing_and_is_exit_1(d2check, output, tmp_path):
+    (tmp_path / "empty.json").write_text("")
+    ran = d2check("audit", output, tmp_path / "empty.json", "-k", "ending or lr")
+    assert ran.code == 1
+    assert "could not be read" in ran.out
+    assert "empty.json" in ran.out
+
+
+def test_only_unreadable_paths_are_a_usage_error(d2check, tmp_path):
+    (tmp_path / "noise.bin").write_bytes(bytes(range(256)) * 40)
+    ran = d2check("audit", "noise.bin", "nowhere")
+    assert ran.code == 4
+    assert "noise.bin" in ran.out + ran.err
+    assert "nowhere" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_reading_writes_nothing(d2check, output):
+    before = sorted(output.parent.rglob("*"))
+    d2check("audit", output)
+    assert sorted(output.parent.rglob("*")) == before
+
+
+def test_a_reader_who_leaves_early_changes_no_verdict(output, tmp_path, environment):
+    command = f'"{sys.executable}" -m d2check audit out; echo code=$? >&2'
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == "code=1\n"
+
+
+def test_a_rule_file_with_three_mistakes_tells_all_three(d2check, output, tmp_path):
+    folder = tmp_path / "mine" / "loss"
+    folder.mkdir(parents=True)
+    (folder / "odd.yaml").write_text(
+        "id: loss/odd\nseverity: grave\ncheck: no_such_check\nwarm: 1\n"
+    )
+    ran = d2check("audit", output, "--rules", tmp_path / "mine")
+    assert ran.code == 4
+    assert len([line for line in ran.err.splitlines() if "odd.yaml:" in line]) >= 3
+
+
+def test_colour_only_where_it_can_be_seen(d2check, output):
+    assert "\x1b[" not in d2check("audit", output).out
+    assert "\x1b[" in d2check("audit", output, FORCE_COLOR="1").out
+    assert "\x1b[" not in d2check("audit", output, FORCE_COLOR="1", NO_COLOR="1").out
+
+
+def test_an_ascii_console_gets_ascii(d2check, output):
+    ran = d2check("audit", output, PYTHONUTF8="0", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert ran.code == 1
+    assert ran.out.isascii()

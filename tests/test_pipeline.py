@@ -1,0 +1,220 @@
+import pytest
+
+from d2check import pipeline
+from d2check.errors import InputError, UsageError
+from d2check.model import (
+    Ending,
+    EndingKind,
+    Event,
+    Finding,
+    Run,
+    RunReport,
+    Series,
+    Unreadable,
+    Verdict,
+)
+from d2check.pipeline import Terms, audit, exit_code, summarise
+
+
+def finding(verdict, rule="loss/diverges", **changes):
+    fields = {"title": "t", "severity": "high", "status": "stable", "message": "m"} | changes
+    return Finding(rule=rule, verdict=Verdict(verdict), **fields)
+
+
+def runs(*findings):
+    return (RunReport(Run("out"), findings),)
+
+
+LOST = (Unreadable("lost", "lost: no such file"),)
+
+
+@pytest.mark.parametrize(
+    ("judged", "unreadable", "code"),
+    [
+        (runs(finding("PASS"), finding("SKIP")), (), 0),
+        (runs(finding("PASS"), finding("WARN")), (), 0),
+        (runs(finding("WARN")), (), 0),
+        (runs(finding("PASS"), finding("FAIL")), (), 1),
+        (runs(finding("PASS"), finding("ERROR")), (), 1),
+        (runs(finding("PASS"), finding("FAIL", status="trial")), (), 0),
+        (runs(finding("PASS"), finding("FAIL", ignored="known")), (), 0),
+        (runs(finding("SKIP"), finding("SKIP")), (), 5),
+        (runs(finding("FAIL", ignored="known")), (), 5),
+        ((), (), 5),
+        (runs(finding("PASS")), LOST, 1),
+        ((), LOST, 4),
+    ],
+)
+def test_exit_codes_are_those_of_pytest(judged, unreadable, code):
+    assert exit_code(judged, unreadable) == code
+
+
+@pytest.mark.parametrize("seen", ["WARN", "FAIL", "ERROR"])
+def test_strict_lets_warnings_and_trial_rules_fail(seen):
+    assert exit_code(runs(finding(seen, status="trial")), (), strict=True) == 1
+    assert exit_code(runs(finding(seen, ignored="known")), (), strict=True) == 5
+
+
+def test_an_interrupt_outweighs_every_verdict():
+    assert exit_code(runs(finding("FAIL")), LOST, interrupted=True) == 2
+
+
+def test_an_ignored_finding_counts_as_nothing_else():
+    summary = summarise(runs(finding("FAIL", ignored="known"), finding("PASS")), 1.0)
+    assert (summary.failed, summary.passed, summary.ignored) == (0, 1, 1)
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Replaces what is on disk: path -> runs, or the error of reading it."""
+
+    def use(outputs, verdicts):
+        def read(path):
+            if isinstance(outputs[str(path)], BaseException):
+                raise outputs[str(path)]
+            return outputs[str(path)]
+
+        monkeypatch.setattr(pipeline.sources, "discover", iter)
+        monkeypatch.setattr(pipeline.sources, "read", read)
+        monkeypatch.setattr(pipeline, "judge", lambda rules, run: verdicts)
+        return list(outputs)
+
+    return use
+
+
+def test_an_unreadable_output_stops_no_other(sources):
+    bad = InputError("b", "it is empty", "rows", "Name another")
+    paths = sources({"a": (Run("a"),), "b": bad, "c": (Run("c"),)}, (finding("PASS"),))
+    report = audit(paths, ())
+    assert [judged.run.source for judged in report.runs] == ["a", "c"]
+    assert report.unreadable == (Unreadable("b", str(bad)),)
+    assert report.exit_code == 1
+
+
+def test_ctrl_c_reports_what_was_judged_until_then(sources):
+    paths = sources({"a": (Run("a"),), "b": KeyboardInterrupt()}, (finding("PASS"),))
+    report = audit(paths, ())
+    assert len(report.runs) == 1
+    assert report.exit_code == 2
+
+
+def test_the_first_failure_ends_everything_when_asked(sources):
+    verdicts = (finding("PASS"), finding("FAIL"), finding("FAIL", rule="loss/spikes"))
+    paths = sources({"a": (Run("a"),), "b": (Run("b"),)}, verdicts)
+    report = audit(paths, (), Terms(stop_at_first=True))
+    assert len(report.runs) == 1
+    assert [f.verdict.value for f in report.runs[0].findings] == ["PASS", "FAIL"]
+    assert report.summary.failed == 1
+    assert "1 more" in report.notes[0]
+
+
+def test_a_report_of_thousands_of_runs_keeps_few_series(sources):
+    import numpy as np
+
+    def series(name, first, last):
+        iterations = np.arange(first, last + 1, dtype=np.int64)
+        return Series(name, iterations, np.ones(len(iterations)))
+
+    whole = Run(
+        "a",
+        series={
+            n: series(n, *bounds)
+            for n, bounds in {
+                "total_loss": (5, 9),
+                "lr": (6, 8),
+                "time": (1, 8),
+                "bbox/AP": (6, 12),
+                "x": (6, 8),
+            }.items()
+        },
+    )
+    (judged,) = audit(sources({"a": (whole,)}, (finding("PASS"),)), ()).runs
+    assert set(judged.run.series) == {"total_loss", "time", "bbox/AP"}
+    assert judged.run.first_iteration == whole.first_iteration
+    assert judged.run.last_iteration == whole.last_iteration
+
+
+class Plan:
+    """As much of a plan as the pipeline looks at."""
+
+    command = ("python",)
+
+    def __init__(self, folder, **entry):
+        self.folder = folder
+        self.entry = {"config": str(folder / "config.yaml")} | entry
+
+
+@pytest.fixture
+def training(monkeypatch, tmp_path):
+    """Runs the pipeline on a training that ends as told."""
+
+    def use(ending, end=None, events=(), **entry):
+        def launch(plan, on_record, on_line):
+            on_record({"t": "begin"})
+            if end:
+                on_record({"t": "end", **end})
+            return ending
+
+        monkeypatch.setattr(pipeline, "launch", launch)
+        monkeypatch.setattr(
+            pipeline.sources, "read", lambda folder: (Run("out", ending=ending, events=events),)
+        )
+        monkeypatch.setattr(pipeline, "judge", lambda rules, run: (finding("PASS"),))
+        monkeypatch.chdir(tmp_path)
+        return pipeline.run(Plan(tmp_path / "runs", **entry), ())
+
+    return use
+
+
+def crashed(stage, error, message):
+    return Ending(EndingKind.CRASHED, error=error, message=message, stage=stage)
+
+
+def test_a_run_tells_how_to_replay_it_and_what_was_turned_off(training):
+    off = Event("neutralised", "checkpoints: none are written")
+    report = training(Ending(EndingKind.STOPPED), events=(off, off))
+    assert report.replay == "d2check audit runs"
+    assert report.neutralised == ("checkpoints: none are written",)
+    assert report.exit_code == 0
+
+
+def test_an_interrupted_training_is_judged_and_is_exit_2(training):
+    assert training(Ending(EndingKind.INTERRUPTED)).exit_code == 2
+
+
+def test_an_unknown_key_names_the_nearest(training):
+    ending = crashed("config", "KeyError", "Non-existent config key: SOLVER.BASE_LRR")
+    with pytest.raises(InputError) as caught:
+        training(ending, {"key": "SOLVER.BASE_LRR"})
+    assert caught.value.where == "runs/config.yaml"
+    assert "Did you mean SOLVER.BASE_LR?" in caught.value.todo
+
+
+def test_an_unknown_key_without_a_likeness_still_says_what_to_do(training):
+    with pytest.raises(InputError) as caught:
+        training(crashed("config", "KeyError", "x"), {"key": "ZZZ.QQQQ"}, overrides=["ZZZ.QQQQ", 1])
+    assert caught.value.where == "override"
+    assert "None" not in str(caught.value)
+
+
+def test_a_data_set_that_nobody_registered_says_how_to(training):
+    ending = crashed("dataset", "KeyError", "Dataset 'mine' is not registered! Available are: a")
+    with pytest.raises(UsageError, match="--setup FILE"):
+        training(ending, {"registered": ["coco_2017_train"]})
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        crashed("setup", "ImportError", "cannot import name 'x' from 'my_project'"),
+        crashed("setup", "ModuleNotFoundError", "No module named 'albumentations'"),
+        crashed("dataset", "FileNotFoundError", "annotations.json"),
+        crashed("build", "AttributeError", "FOO"),
+        crashed("train", "AssertionError", "x"),
+        Ending(EndingKind.KILLED, error="SIGKILL"),
+        Ending(EndingKind.HUNG),
+    ],
+)
+def test_what_goes_wrong_in_the_users_own_code_is_a_finding(training, ending):
+    report = training(ending, {}, setup=["my_project.data"])
+    assert report.runs[0].run.ending == ending
