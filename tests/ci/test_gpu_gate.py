@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_training_environment_is_driven_and_never_installed_into(gate, workflow)
     installs = [step["run"] for step in steps if "install" in step.get("run", "")]
     assert installs
     assert all("TRAINING_PYTHON" not in script for script in installs)
+
+
+def test_every_option_it_uses_is_an_option_of_d2check_run(gate):
+    used = [word for word in gate(0).stdout.split() if word.startswith("--")]
+
+    known = subprocess.run(
+        [sys.executable, "-m", "d2check", "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    assert [option for option in used if option not in known] == []
 
 
 def test_report_is_published_also_when_a_rule_failed(workflow):
