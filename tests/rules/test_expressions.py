@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -118,10 +119,8 @@ def test_the_names_of_an_expression_are_known():
 
 @given(st.text(max_size=60))
 def test_any_text_is_compiled_or_refused(text):
-    try:
+    with contextlib.suppress(ExpressionError):
         compile_expression(text)
-    except ExpressionError as error:
-        assert str(error)
 
 
 numbers = st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6, allow_nan=False))

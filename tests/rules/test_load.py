@@ -154,7 +154,5 @@ def test_the_shipped_rules_load():
 
 
 def test_a_rule_may_read_one_of_several_sources_and_lists(load):
-    text = textwrap.dedent(RULE).replace(
-        "series.total_loss}", "series.other or series.total_loss}"
-    )
+    text = textwrap.dedent(RULE).replace("series.total_loss}", "series.other or series.total_loss}")
     assert load(name=text)[0].reads[0].full_name == "series.other or series.total_loss"
