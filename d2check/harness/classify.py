@@ -162,7 +162,8 @@ def _crash_of_stderr(seen: Evidence) -> Ending:
 
 
 def _killed(seen: Evidence) -> Ending:
-    error = seen.signal_name or _text((seen.end or {}).get("error")) or "SIGTERM"
+    # The probe answers SIGTERM and SIGINT by leaving with an exit status, and says which it was.
+    error = seen.signal_name or _text((seen.end or {}).get("signal")) or "SIGTERM"
     parts = [f"ended by {error}"]
     hint = seen.memory if error == "SIGKILL" and seen.memory else _SIGNALS.get(error)
     if hint:

@@ -246,7 +246,8 @@ class _Session:
 
     def _recording_failed(self) -> str | None:
         """Why records or output are missing: the probe's words first, then ours."""
-        told = [copy.recording_failed for copy in self._copies]
+        told = [(self._end or {}).get("recording_failed")]
+        told += [copy.recording_failed for copy in self._copies]
         failed = [copy.failed for copy in self._copies]
         return next((reason for reason in told + failed if reason), None)
 

@@ -125,6 +125,11 @@ def test_sigkill_names_the_memory_when_that_is_what_the_host_says():
     assert "memory ran" not in (classify(Evidence(signal_name="SIGKILL")).message or "")
 
 
+def test_signal_that_the_probe_answered_is_named():
+    ending = classify(Evidence(end={"kind": "interrupted", "signal": "SIGINT"}, exit_status=130))
+    assert (ending.kind, ending.error) == (K.KILLED, "SIGINT")
+
+
 def test_memory_is_not_blamed_for_a_segfault():
     ending = classify(Evidence(signal_name="SIGSEGV", memory="the host ran out of memory"))
     assert "host" not in (ending.message or "")
