@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from d2check.sources.metrics_json.traces import (
     starts_of,
 )
 
+_PACKED_BYTES = 64 * 1024
 _EXPECTED = "rows of metrics.json, one JSON object with an iteration on each line"
 
 
@@ -78,16 +79,65 @@ def read_metrics_json(path: Path) -> MetricsFile:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-            table = read_table(stream)
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+            unpacked = _Unpacked(raw) if packed else None
+            table = read_table(unpacked or raw)
+    except OSError as error:
         raise InputError(
-            str(path), f"it cannot be read ({reason})", _EXPECTED, "Check the path and its rights"
+            str(path),
+            f"it cannot be read ({error.strerror})",
+            _EXPECTED,
+            "Check the path and its rights",
         ) from error
+    damage = unpacked.damage if unpacked else None
+    if damage and not len(table):
+        raise InputError(
+            str(path), f"it cannot be unpacked ({damage})", _EXPECTED, "Copy the file again"
+        )
     if not len(table):
         raise _no_rows(path, table)
-    return from_table(table, path.name)
+    file = from_table(table, path.name)
+    if not damage:
+        return file
+    message = f"the packed file is damaged ({damage}), rows after its last one are lost"
+    last = file.segments[-1]
+    events = (*last.events, Event("damaged", message, last.last_row, path.name))
+    return replace(file, segments=(*file.segments[:-1], replace(last, events=events)))
+
+
+class _Unpacked:
+    """The content of a gzip file as far as it can be unpacked, and what stopped it.
+
+    Python's gzip module throws away what it had before the damage.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._packed = b""
+        self._member = zlib.decompressobj(wbits=31)
+        self.damage: str | None = None
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end and from the damage on."""
+        while not self.damage:
+            self._packed = self._packed or self._raw.read(_PACKED_BYTES)
+            if not self._packed:
+                if not self._member.eof:
+                    self.damage = "it ends early"
+                break
+            if self._member.eof and not self._packed.strip(b"\x00"):
+                self._packed = b""  # padding of tapes and block devices
+                continue
+            if self._member.eof:
+                self._member = zlib.decompressobj(wbits=31)
+            try:
+                data = self._member.decompress(self._packed, size)
+            except zlib.error as error:
+                self.damage = str(error)
+                break
+            self._packed = self._member.unconsumed_tail or self._member.unused_data
+            if data:
+                return data
+        return b""
 
 
 def from_table(table: Table, read_from: str) -> MetricsFile:

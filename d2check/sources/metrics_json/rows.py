@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -78,7 +78,14 @@ class Table:
         return len(self.iteration)
 
 
-def read_table(stream: BinaryIO, *, fast: bool = True) -> Table:
+class Readable(Protocol):
+    """What gives bytes on demand, none at its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes."""
+
+
+def read_table(stream: Readable, *, fast: bool = True) -> Table:
     """All rows of a binary stream, in memory bounded by the numbers: eight bytes each.
 
     Never raises for what the bytes hold: each line gives rows, is blank, or is counted in

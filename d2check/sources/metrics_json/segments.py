@@ -104,10 +104,15 @@ def _chains(steps: NDArray[np.int64], period: int) -> tuple[NDArray[np.int64], b
     last_of: list[int] = []
     current = -1
     switches = 0
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        first, last = int(steps[start]), int(steps[end - 1])
+    firsts = steps[starts].tolist()
+    for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        first, last = firsts[index], int(steps[end - 1])
         waiting = ended_at.get(first - period, [])
-        if current >= 0 and last_of[current] < first and (current in waiting or not waiting):
+        goes_on = current >= 0 and last_of[current] < first
+        if goes_on and not waiting and index + 1 < len(firsts):
+            # Rows are missing, unless the one that is due comes next: then another writes too.
+            goes_on = firsts[index + 1] != last_of[current] + period
+        if goes_on and (current in waiting or not waiting):
             chosen = current
         elif waiting:
             chosen = waiting[-1]
