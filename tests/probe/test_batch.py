@@ -1,0 +1,57 @@
+"""What a batch holds, and that the probe's own key leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from d2check.probe.batch import LOAD_KEY, BatchFacts
+
+
+@dataclass
+class Image:
+    shape: tuple[int, ...]
+
+
+def sample(height, width, objects, **more):
+    return {"image": Image((3, height, width)), "instances": [0] * objects, **more}
+
+
+def test_counts_and_padded_size():
+    facts = BatchFacts(size_divisibility=32)
+    facts.add([sample(100, 60, 2), sample(64, 130, 0)])
+    assert facts.take() == {
+        "images": 2,
+        "instances": 2,
+        "max_height": 100,
+        "max_width": 130,
+        "padded_pixels": 128 * 160,
+    }
+
+
+def test_several_batches_of_one_iteration_are_added():
+    facts = BatchFacts()
+    facts.add([sample(10, 10, 1)])
+    facts.add([sample(5, 20, 3)])
+    taken = facts.take()
+    assert (taken["images"], taken["instances"]) == (2, 4)
+    assert taken["padded_pixels"] == 100  # batches are padded apart
+    assert facts.take() == {}
+
+
+def test_loading_times_are_taken_out_of_the_samples():
+    facts = BatchFacts()
+    batch = [sample(8, 8, 0, **{LOAD_KEY: 0.25, "file_name": "a.png"}), sample(8, 8, 0)]
+    facts.add(batch)
+    assert LOAD_KEY not in batch[0]
+    assert facts.files == ["a.png"]
+    assert facts.loads_s == [0.25]
+    assert facts.take()["load_s"] == 0.25
+
+
+@pytest.mark.parametrize("batch", [None, {"image": 1}, [1, 2], [], [[sample(1, 1, 1)]], "text"])
+def test_batches_of_another_kind_are_left_alone(batch):
+    facts = BatchFacts()
+    facts.add(batch)
+    assert facts.take() == {}

@@ -1,0 +1,23 @@
+"""Secrets go, everything else stays as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from d2check.probe.redact import HIDDEN, redact
+
+
+@pytest.mark.parametrize(
+    "key", ["API_KEY", "apikey", "WANDB_TOKEN", "password", "CLIENT_SECRET", "AWS_CREDENTIALS"]
+)
+def test_values_of_telling_keys_are_hidden(key):
+    assert redact({"A": {key: "hunter2"}}) == {"A": {key: HIDDEN}}
+
+
+def test_everything_else_stays():
+    config = {"SOLVER": {"STEPS": (1, 2), "BASE_LR": 0.1}, "TOKENIZER": "bert", "PASSWORD": ""}
+    assert redact(config) == config
+
+
+def test_logins_in_urls_are_hidden_wherever_they_are():
+    assert redact(["s3://key:pw@bucket/x"]) == ["s3://***@bucket/x"]
