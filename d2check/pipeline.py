@@ -68,7 +68,7 @@ def run(
 
     ending = launch(plan, watch, on_line)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
-    judged = [_judged(rules, one) for one in sources.read(plan.folder)]
+    judged = [_judged(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
     return _report(
         judged,
         (),

@@ -236,10 +236,14 @@ class LiveProgress:
         """Take over some lines of the terminal that `stream` is."""
         from rich.console import Console
         from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
 
         self._watch = watch
         self._title = clean(title)
         self._console: Console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        waiting = f"{self._title}: loading PyTorch, Detectron2 and the data"
+        self._waiting = Spinner("line", Text(waiting))
         self._live: Live = Live(
             get_renderable=self._screen,
             console=self._console,
@@ -263,13 +267,12 @@ class LiveProgress:
     def _screen(self) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
-        from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
         watch = self._watch
         if not watch.done:
-            return Spinner("line", Text(f"{self._title}: loading PyTorch, Detectron2 and the data"))
+            return self._waiting
         of = "" if watch.iterations is None else f"/{watch.iterations}"
         left = watch.left_s
         head = Table.grid(padding=(0, 1))

@@ -28,10 +28,10 @@ def show_finding(
         )
     if where := place(finding):
         page.field("where", where)
-    if finding.rule.startswith("ending/"):
-        _ending(page, run)
     if finding.why:
         page.field("why", clean(finding.why))
+    if finding.rule.startswith("ending/"):
+        _ending(page, run, finding.message)
     if finding.confidence != "high":
         page.field("confidence", finding.confidence)
     for number, fix in enumerate(finding.fixes):
@@ -55,15 +55,19 @@ def place(finding: Finding) -> str:
     return ", ".join(parts)
 
 
-def _ending(page: Page, run: Run) -> None:
-    """The exception in the training's own words, with the user's lines."""
+def _ending(page: Page, run: Run, told: str) -> None:
+    """The exception in the training's own words, with the user's lines.
+
+    told: what the reader has been told already.
+    """
     ending = run.ending
-    for raw in ending.traceback:
-        for row in clean_block(raw).splitlines():
-            page.line(f"{' ' * LABEL}{row}", "quiet")
-    said = ": ".join(clean(part) for part in (ending.error, ending.message) if part)
-    if said:
-        page.field("error", said)
+    rows = [row for raw in ending.traceback for row in clean_block(raw).splitlines()]
+    for number, row in enumerate(rows):
+        label = "traceback" if number == 0 else ""
+        page.line(f"{label:<{LABEL}}{row}", "quiet")
+    message = clean(ending.message or "")
+    if message and message not in clean(told):
+        page.field("error", f"{clean(ending.error)}: {message}" if ending.error else message)
     if ending.read_from:
         page.field("read from", clean(ending.read_from))
 
@@ -98,4 +102,4 @@ def _symptoms(page: Page, run: Run, symptoms: Sequence[Finding], verbosity: int)
         else:
             page.line(f"  {verdict} {shortened(text, page.width - 8)}")
         if symptom.rule.startswith("ending/"):
-            _ending(page, run)
+            _ending(page, run, symptom.message)
