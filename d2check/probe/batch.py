@@ -28,18 +28,17 @@ class BatchFacts:
             load_s = sample.pop(LOAD_KEY, None)
             if load_s is not None:
                 self.loads_s.append(load_s)
-            image = sample.get("image")
-            if image is None or len(getattr(image, "shape", ())) < 2:
+            shape = getattr(sample.get("image"), "shape", ())  # a slow property of a tensor
+            if len(shape) < 2:
                 continue
             images += 1
-            image_height, image_width = image.shape[-2:]
-            height, width = max(height, int(image_height)), max(width, int(image_width))
+            height, width = max(height, shape[-2]), max(width, shape[-1])
             if "instances" in sample:
                 instances += len(sample["instances"])
             if "file_name" in sample:
-                self.files.append(str(sample["file_name"]))
+                self.files.append(sample["file_name"])
         if images:
-            self._count(images, instances, height, width)
+            self._count(images, instances, int(height), int(width))
 
     def take(self) -> dict[str, Any]:
         """The `batch` of an iteration's record, empty when none was seen. Starts afresh."""

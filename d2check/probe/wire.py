@@ -22,6 +22,9 @@ REPORT = "report.json"
 
 TIME_KEYS = ("data_s", "forward_s", "backward_s", "optimizer_s", "hooks_s", "other_s")
 
+# One encoder for all: json.dumps with options makes a new one for each record.
+_STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -35,9 +38,9 @@ def encode(record):
     # type: (dict) -> str
     """One line of strict JSON, newline included. Non-finite floats become words."""
     try:
-        return json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+        return _STRICT.encode(record) + "\n"
     except ValueError:
-        return json.dumps(_worded(record), allow_nan=False, separators=(",", ":")) + "\n"
+        return _STRICT.encode(_worded(record)) + "\n"
 
 
 def decode(line):
