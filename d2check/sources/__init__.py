@@ -33,7 +33,8 @@ def read(path: Path) -> tuple[Run, ...]:
 
 def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
     """Every output below the paths, for `read`. A folder without rights is told, not fatal."""
-    return _discover.walk(paths, _is_output, frozenset(folder.METRICS))
+    own = frozenset(run_folder.FIRST_FILES)
+    return _discover.walk(paths, _is_output, frozenset(folder.METRICS) | own, own)
 
 
 def _is_output(path: Path) -> bool:

@@ -19,19 +19,29 @@ _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
 
 
 def walk(
-    paths: Sequence[Path], is_output: Callable[[Path], bool], standard: frozenset[str]
+    paths: Sequence[Path],
+    is_output: Callable[[Path], bool],
+    standard: frozenset[str],
+    opaque: frozenset[str],
 ) -> Iterator[Path | Unreadable]:
     """Every output below the paths, in the order of the paths and then of names.
 
     is_output tells whether a folder is one. standard: file names that are read with their
-    folder. A file that is named is yielded as it is. Links that lead out of a named folder are
-    not followed, hidden files and folders are left out, and a folder without rights is told as
-    Unreadable; so is a path below which nothing was found.
+    folder. opaque: a folder with one of these holds nothing but itself. A file that is named is
+    yielded as it is, and no output twice. Links that lead out of a named folder are not followed,
+    hidden files and folders are left out, and a folder without rights is told as Unreadable; so
+    is a path below which nothing was found.
     """
+    seen: set[Path] = set()
     for path in paths:
         found = False
-        for item in _below(path, is_output, standard):
+        for item in _below(path, is_output, standard, opaque):
             found = True
+            if isinstance(item, Path):
+                whole = item.resolve()
+                if whole in seen:
+                    continue
+                seen.add(whole)
             yield item
         if not found:
             yield _unreadable(path, "nothing in it that can be audited", "Check the path")
@@ -51,7 +61,7 @@ def looks_like_rows(path: Path) -> bool:
 
 
 def _below(
-    path: Path, is_output: Callable[[Path], bool], standard: frozenset[str]
+    path: Path, is_output: Callable[[Path], bool], standard: frozenset[str], opaque: frozenset[str]
 ) -> Iterator[Path | Unreadable]:
     if not path.exists():
         yield _unreadable(path, "no such file or folder", "Check the path")
@@ -64,10 +74,11 @@ def _below(
     for folder, folders, files in os.walk(path, onerror=problems.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
-        output = is_output(here)
+        escapes = any(name in standard and not _stays(here / name, root) for name in files)
+        output = not escapes and is_output(here)
         if output:
             yield here
-        if (here / "records.jsonl").is_file() or (here / "plan.json").is_file():
+        if not opaque.isdisjoint(files):
             folders.clear()
             continue
         for name in sorted(files):
@@ -75,11 +86,19 @@ def _below(
             known = output and name in standard
             if name.startswith(".") or known or not name.endswith(_MAYBE_ROWS):
                 continue
-            if one.is_file() and one.resolve().is_relative_to(root) and looks_like_rows(one):
+            if _stays(one, root) and one.is_file() and looks_like_rows(one):
                 yield one
     for problem in problems:
         where = Path(str(problem.filename or path))
         yield _unreadable(where, f"it cannot be read ({problem.strerror})", "Check its rights")
+
+
+def _stays(path: Path, root: Path) -> bool:
+    """Whether a file, links followed, lies below the root."""
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def _unreadable(path: Path, found: str, todo: str) -> Unreadable:

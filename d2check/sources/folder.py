@@ -182,6 +182,8 @@ def _config(folder: Path) -> tuple[Config | None, str | None]:
     path = folder / CONFIG
     if not path.is_file():
         return None, _NO_CONFIG_IN_FOLDER
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return None, "config.yaml is a link that leads out of the folder"
     try:
         return load_config(path), None
     except InputError as error:

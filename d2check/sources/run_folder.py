@@ -27,6 +27,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
         "max_width": "batch_max_width",
     },
 }
+FIRST_FILES = (wire.PLAN, wire.RECORDS)
 _NOT_SERIES = {"t", "i", "clock", "rank"}
 _EXPECTED = "a folder written by `d2check run`"
 
@@ -49,7 +50,7 @@ class _Records:
 
 def is_run_folder(path: Path) -> bool:
     """Whether the folder holds what `d2check run` writes first."""
-    return (path / wire.PLAN).is_file() or (path / wire.RECORDS).is_file()
+    return any((path / name).is_file() for name in FIRST_FILES)
 
 
 def read_run_folder(path: Path) -> tuple[Run, ...]:

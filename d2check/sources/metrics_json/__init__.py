@@ -77,8 +77,7 @@ def read_metrics_json(path: Path) -> MetricsFile:
     """
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
+            packed = raw.peek(2).startswith(b"\x1f\x8b")  # a pipe cannot go back
             unpacked = _Unpacked(raw) if packed else None
             table = read_table(unpacked or raw)
     except OSError as error:
