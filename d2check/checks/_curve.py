@@ -23,6 +23,7 @@ WARMUP_FACTOR = 0.001  # SOLVER.WARMUP_FACTOR's default, the intercept of an unf
 HEAD_WEIGHT_CAP = 0.5  # one quiet head must not stand for the model
 ROWS_FOR_TRENDS = 4096  # longer curves are averaged in blocks: a trend has no use for more
 PRIOR_PHI, PRIOR_ROWS = 0.08, 60  # autocorrelation of real raw rows, and how much that counts
+DECAY_STEP = 0.6  # a rate below this share of the peak ends the stretch at the base rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +237,43 @@ def for_trends(curve: LossCurve) -> LossCurve:
     )
 
 
+def at_base_rate(curve: LossCurve) -> LossCurve:
+    """The rows from the start to the first drop of the rate below DECAY_STEP of its peak."""
+    if curve.lr is None or curve.lr.max() <= 0:
+        return curve
+    peak = int(np.argmax(curve.lr))
+    dropped = np.flatnonzero(curve.lr[peak:] < DECAY_STEP * curve.lr[peak])
+    return curve.rows(slice(0, peak + int(dropped[0]))) if len(dropped) else curve
+
+
+def background_dip(curve: LossCurve) -> bool:
+    """Whether an R-CNN called everything background for a while and now finds its foreground.
+
+    Both ROI losses collapse early and come back, while no other head rises and the total stays
+    below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken for a
+    divergence or, with the proposals' loss falling meanwhile, for a plateau.
+    """
+    if not {"loss_box_reg", "loss_cls"} <= set(curve.heads) or len(curve) < 20:
+        return False
+    box, n = curve.heads["loss_box_reg"], len(curve)
+    size = max(3, n // 20)
+    levels = block_means(box, size)
+    lowest = int(np.argmin(levels[: max(1, int(0.6 * len(levels)))]))
+    noise = noise_of(box).mean_se(size)
+    returned = float(np.mean(levels[-2:])) - float(levels[lowest])
+    others = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
+    rest = _pool(next(iter(others.values())), others) if others else None
+    end = float(np.mean(block_means(curve.total, size)[-2:]))
+    start = float(np.mean(curve.total[:size]))
+    if returned < max(0.5, 4 * noise) or end > start + 0.4:
+        return False
+    if rest is None:
+        return True
+    rest_levels = block_means(rest, size)
+    risen = float(np.mean(rest_levels[-2:])) - float(rest_levels[lowest])
+    return risen < max(0.15 * returned, 2 * noise_of(rest).mean_se(size))
+
+
 def block_means(values: Floats, size: int) -> Floats:
     """float64[n // size]: means of consecutive blocks, a shorter last one left out."""
     count = len(values) // size
@@ -257,6 +295,12 @@ def slope_of(x: Floats, y: Floats, noise: Noise) -> tuple[float, float]:
     drawn = winsorised(y, y.mean() + slope * centred, max(noise.sd, 1e-9))
     slope = float(centred @ drawn) / spread
     return slope, noise.sd * float(np.sqrt(noise.vif / spread))
+
+
+def quartile_sd(residual: Floats) -> float:
+    """Standard deviation from the quartiles of a residual: half of the rows may be anything."""
+    low, high = np.percentile(residual, (25, 75))
+    return max(float(high - low) / 1.349, 1e-9)
 
 
 def smooth(values: Floats, rows: int) -> Floats:

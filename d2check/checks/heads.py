@@ -18,6 +18,8 @@ from d2check.checks._curve import (
 from d2check.model import Measurement, Scalar, Series
 
 CHANCE_OF_TWO = math.log(2)
+FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # a positive anchor at the prior of 0.01
+FOCAL_UNCERTAINTY = 0.2
 FALL_SCALE = 30.0
 
 
@@ -29,22 +31,23 @@ def stuck_head(
     classes: int | None = None,
     meta_architecture: str | None = None,
     *,
-    min_effective: float = 60.0,
+    min_effective: float = 40.0,
     min_rows: int = 20,
 ) -> Measurement:
-    """How far the head that is nearest to chance has come away from it, at most.
+    """How far the head that is nearest to chance is away from it, and moves.
 
-    Chance is ln 2 for masks and proposals, ln(classes + 1) for loss_cls: what a predictor with
-    zero weights pays. value: upper bound of that head's fall plus its distance from chance
-    (share; 0.02 = within 2 % of chance and hardly falling). extras: head, chance, level (its
-    median), fall, fall_upper (1.5 standard errors up), distance (|ln(level / chance)|), se,
-    others (fall of the pool of the other heads), effective.
+    Chance is what a predictor with zero weights pays: ln 2 for masks and proposals,
+    ln(classes + 1) for loss_cls, about 1.13 for a focal loss_cls at its prior of 0.01 (0.25 x
+    0.99^2 x ln 100 for a positive anchor; the normaliser and the background make that uncertain by
+    a fifth). value: |ln(level / chance)| + |fall| of that head, natural logarithms (0.02 = within
+    2 % of chance and still). extras: head, chance, level (its median), fall, distance, se (of the
+    level, relative), others (fall of the other heads), effective.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
     anchors = _anchors(curve, classes, meta_architecture)
-    if not anchors:
+    if len(curve) >= min_rows and not anchors:
         return Measurement(None, undecided="no loss with a known chance level")
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(
@@ -52,7 +55,7 @@ def stuck_head(
             undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
         )
     curve = for_trends(curve)
-    found = [_from_chance(curve, name, chance) for name, chance in anchors.items()]
+    found = [_from_chance(curve, name, *anchor) for name, anchor in anchors.items()]
     value, extras = min(found, key=lambda f: f[0])
     extras["effective"] = float(curve.effective[-1])
     return Measurement(value, "share", curve.span, extras)
@@ -60,26 +63,31 @@ def stuck_head(
 
 def _anchors(
     curve: LossCurve, classes: int | None, meta_architecture: str | None
-) -> dict[str, float]:
-    """Name -> chance level of the heads that begin there when they are fresh."""
-    anchors = {name: CHANCE_OF_TWO for name in ("loss_mask", "loss_rpn_cls") if name in curve.heads}
-    two_stage = "loss_rpn_cls" in curve.heads or meta_architecture == "GeneralizedRCNN"
+) -> dict[str, tuple[float, float]]:
+    """Name -> (chance level, its uncertainty in ln) of the heads that begin there when fresh."""
+    anchors = {
+        name: (CHANCE_OF_TWO, 0.0) for name in ("loss_mask", "loss_rpn_cls") if name in curve.heads
+    }
+    two_stage = "loss_rpn_cls" in curve.heads
     if classes and two_stage:
         for name in curve.heads:
             if name == "loss_cls" or name.startswith("loss_cls_stage"):
-                anchors[name] = math.log(classes + 1)
+                anchors[name] = math.log(classes + 1), 0.0
+    if meta_architecture == "RetinaNet" and "loss_cls" in curve.heads and not two_stage:
+        anchors["loss_cls"] = FOCAL_CHANCE, FOCAL_UNCERTAINTY
     return anchors
 
 
-def _from_chance(curve: LossCurve, name: str, chance: float) -> tuple[float, dict[str, Scalar]]:
+def _from_chance(
+    curve: LossCurve, name: str, chance: float, uncertainty: float
+) -> tuple[float, dict[str, Scalar]]:
     values = curve.heads[name]
     noise = noise_of(values)
     x = np.log1p(curve.effective / FALL_SCALE)
-    slope, se = slope_of(x, values, noise)
     reach = float(x[-1] - x[0])
-    fall, fall_se = -slope * reach, se * reach
+    fall = -slope_of(x, values, noise)[0] * reach
     level = float(np.median(values))
-    distance = abs(level - math.log(chance))
+    distance = max(abs(level - math.log(chance)) - uncertainty, 0.0)
     others = [v for k, v in curve.heads.items() if k != name]
     elsewhere = 0.0
     if others:
@@ -90,12 +98,11 @@ def _from_chance(curve: LossCurve, name: str, chance: float) -> tuple[float, dic
         "chance": chance,
         "level": math.exp(level),
         "fall": -math.expm1(-fall),
-        "fall_upper": -math.expm1(-(fall + 1.5 * fall_se)),
         "distance": distance,
         "se": noise.mean_se(len(values)),
         "others": -math.expm1(-elsewhere),
     }
-    return max(distance, 0.0) + max(fall, 0.0), extras
+    return distance + abs(fall), extras
 
 
 def zero_head(
@@ -140,7 +147,8 @@ def roi_stall(
     value: the larger upper 95 % bound of the falls of loss_cls and loss_box_reg (share). This,
     with proposals and masks that go on learning, is how a rate too high looks in an R-CNN; a
     loss that swings is not. extras: level (loss_cls at the end), rpn (fall of loss_rpn_cls since
-    the start), mask (of loss_mask), rpn_level, effective.
+    the start), mask (of loss_mask), rpn_level, effective, fresh ("yes" where loss_cls starts at
+    0.6 or more: a restart from trained weights is level as well, and sound).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -166,6 +174,9 @@ def roi_stall(
         else None,
         "rpn_level": math.exp(float(np.median(curve.heads["loss_rpn_cls"][-tenth:]))),
         "effective": float(curve.effective[-1]),
+        "fresh": "yes"
+        if float(np.median(curve.heads["loss_cls"][:tenth])) > math.log(0.6)
+        else "no",
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     return Measurement(-math.expm1(-max(bounds)), "share", span, extras)

@@ -298,14 +298,14 @@ def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1)
 
 def _unexplained(change: Floats) -> Floats:
     """Without a plan: what a warm-up, a step decay or a smooth schedule does is explained."""
-    out = change.copy()
+    out: Floats = change.copy()
     falling = np.flatnonzero(change < -0.02)
     first_fall = int(falling[0]) if len(falling) else len(change)
     out[:first_fall] = np.where(_concave_rise(change[:first_fall]), 0.0, change[:first_fall])
     decays = (change <= -math.log(2)) & (change >= -math.log(20))
     out[decays] = 0.0
     out[np.abs(out) < 0.25] = 0.0
-    return out
+    return np.asarray(out)
 
 
 def _concave_rise(change: Floats) -> NDArray[np.bool_]:

@@ -1,0 +1,122 @@
+"""Whether the loss swings: a regular oscillation around its course."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.checks._curve import Floats, loss_curve, quartile_sd, winsorised
+from d2check.model import Measurement, Scalar, Series
+
+PRIOR_PHI, PRIOR_ROWS = 0.0, 500  # real rows are near white (median lag-1 autocorrelation -0.01)
+PHI_RANGE = (-0.05, 0.2)
+WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
+LOWER = 0.7  # share of the spectrum that sets the level of the noise
+FIRST_CYCLES = 4
+
+
+def loss_swing(
+    total: Series,
+    losses: Mapping[str, Series] | None = None,
+    lr: Series | None = None,
+    base_lr: float | None = None,
+    *,
+    min_rows: int = 60,
+    slow_terms: int = 9,
+) -> Measurement:
+    """The amplitude of the strongest regular swing of the pooled losses around their course.
+
+    value: relative amplitude (0.2 = plus and minus 20 %). extras: surprise (-log10 of the
+    probability that noise makes such a peak anywhere in the spectrum), cycles, period
+    (iterations), noise_ratio (amplitude / spread of the rows).
+
+    Periodogram (Hann) of the residual of slow cosines and of an early fall, over an AR(1) null
+    whose level is set by the lower 70 % of the ordinates, so that the swing itself does not raise
+    it; peaks are summed over 1 to 15 bins and compared with a Gamma tail.
+    """
+    curve = loss_curve(total, losses, lr, base_lr)
+    if isinstance(curve, str):
+        return Measurement(None, undecided=curve)
+    n = len(curve)
+    if n < min_rows:
+        return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
+    residual = _without_course(curve.pool, curve.effective, slow_terms)
+    surprise, amplitude, cycles = _strongest(residual)
+    extras: dict[str, Scalar] = {
+        "surprise": surprise,
+        "cycles": cycles,
+        "period": n * curve.every / cycles if cycles else None,
+        "noise_ratio": amplitude / quartile_sd(residual),
+    }
+    return Measurement(amplitude, "share", curve.span, extras)
+
+
+def _without_course(values: Floats, effective: Floats, terms: int) -> Floats:
+    """float64[n]: the residual of slow cosines and of two early falls, outliers drawn in."""
+    n = len(values)
+    row = np.arange(n, dtype=np.float64) + 0.5
+    course = [np.cos(np.pi * k * row / n) for k in range(terms)]
+    course += [np.log1p(effective / 10), np.exp(-effective / 15)]
+    basis = np.stack(course, axis=1)
+    gram = basis.T @ basis + 1e-7 * n * np.eye(len(course))
+    fitted = basis @ np.linalg.solve(gram, basis.T @ values)
+    drawn = winsorised(values, fitted, quartile_sd(values - fitted))
+    fitted = basis @ np.linalg.solve(gram, basis.T @ drawn)
+    limit = 3.5 * quartile_sd(values - fitted)
+    return np.asarray(np.clip(values - fitted, -limit, limit))
+
+
+def _strongest(residual: Floats) -> tuple[float, float, float]:
+    """(surprise, amplitude, cycles) of the most surprising peak of the spectrum."""
+    n = len(residual)
+    window = np.hanning(n + 2)[1:-1]
+    power = np.abs(np.fft.rfft(residual * window)) ** 2 / float(window @ window)
+    colour = _null_shape(residual, len(power))
+    use = slice(FIRST_CYCLES, len(power) - 1)
+    ratio = power[use] / colour[use]
+    lower = np.sort(ratio)[: int(LOWER * len(ratio))]
+    level = max(float(lower.mean()) / _mean_of_lower(LOWER), 1e-18)
+    ratio = ratio / level
+    best = (0.0, 0.0, 0.0)
+    for width in WIDTHS:
+        if len(ratio) < 3 * width:
+            break
+        sums = np.convolve(ratio, np.ones(width), "valid")
+        at = int(np.argmax(sums))
+        independent = max(1, round(width / 1.5))  # a Hann window couples neighbouring bins
+        tail = _log10_gamma_tail(independent, float(sums[at]) / width * independent)
+        surprise = -tail - math.log10(len(ratio))
+        if surprise > best[0]:
+            peak = slice(FIRST_CYCLES + at, FIRST_CYCLES + at + width)
+            above = float(np.sum(power[peak] - level * colour[peak]))
+            bins = np.arange(peak.start, peak.stop, dtype=np.float64)
+            cycles = float(np.average(bins, weights=power[peak]))
+            best = (surprise, math.sqrt(max(4 * above / n, 0.0)), cycles)
+    return best
+
+
+def _null_shape(residual: Floats, bins: int) -> NDArray[np.float64]:
+    """float64[bins]: spectrum of AR(1) noise of unit innovations, phi shrunk towards white."""
+    n = len(residual)
+    seen = float(residual[1:] @ residual[:-1]) / max(float(residual @ residual), 1e-18)
+    phi = (n * seen + PRIOR_ROWS * PRIOR_PHI) / (n + PRIOR_ROWS)
+    phi = min(max(phi, PHI_RANGE[0]), PHI_RANGE[1])
+    turn = np.exp(-2j * np.pi * np.arange(bins) / n)
+    return np.asarray(1.0 / np.abs(1 - phi * turn) ** 2)
+
+
+def _mean_of_lower(share: float) -> float:
+    """Mean of the lower share of unit exponentials."""
+    edge = -math.log(1 - share)
+    return (1 - (1 + edge) * math.exp(-edge)) / share
+
+
+def _log10_gamma_tail(shape: int, x: float) -> float:
+    """log10 P(sum of `shape` unit exponentials > x)."""
+    steps = math.log(max(x, 1e-300)) - np.log(np.arange(1, shape))
+    logs = np.concatenate(([0.0], np.cumsum(steps)))
+    top = float(logs.max())
+    return (top + math.log(float(np.exp(logs - top).sum())) - x) / math.log(10)
