@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +39,14 @@ class Terms:
     """How strictly to judge, and what to write down about it.
 
     strict: warnings and trial rules gate too. stop_at_first: report nothing after the first
-    finding that gates. command: as the user typed it, secrets already masked.
+    finding that gates. command: as the user typed it, secrets already masked. notes: what every
+    reader must know, such as the thresholds that a project file has moved.
     """
 
     strict: bool = False
     stop_at_first: bool = False
     command: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run(
@@ -173,9 +177,10 @@ def _report(
     neutralised: tuple[str, ...] = (),
     replay: str | None = None,
 ) -> Report:
-    notes: tuple[str, ...] = ()
+    notes = terms.notes
     if terms.stop_at_first:
-        judged, notes = _until_first_gate(judged, terms)
+        judged, cut = _until_first_gate(judged, terms)
+        notes += cut
     return Report(
         runs=tuple(judged),
         summary=summarise(judged, seconds),
@@ -242,7 +247,10 @@ def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
         raise _unknown_key(str(end["key"]), plan, log)
     if ending.stage == "config" and _WRONG_TYPE in (ending.message or ""):
         raise InputError(
-            _config_of(plan), str(ending.message), "a value of the key's own type", log
+            _config_of(plan),
+            str(ending.message),
+            "a value of the key's own type",
+            f"Change it in the config or in the override. {log}",
         )
     if isinstance(end.get("registered"), list):
         raise _unregistered(ending, end["registered"], log)
@@ -270,12 +278,15 @@ def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
 
 
 def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageError:
+    wanted = re.search(r"'([^']+)'", ending.message or "")
     own = [str(name) for name in registered]
+    near = difflib.get_close_matches(wanted[1], own, n=3, cutoff=0.7) if wanted else []
+    own = [*near, *(name for name in own if name not in near)]
     shown = ", ".join(own[:12]) + (f" and {len(own) - 12} more" if len(own) > 12 else "")
     words = (ending.message or "a data set is not registered").partition("Available")[0].strip()
     return InputError(
         "data set",
-        words.rstrip(". ;:"),
+        words.rstrip(". ;:!"),
         f"one of those registered: {shown or 'none is'}",
         "Name the file that registers it with --setup FILE: it runs before the training, for"
         ' example with register_coco_instances("my_train", {}, "annotations.json", "images/").'

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,8 +103,18 @@ def error_block(error: D2CheckError) -> str:
     if not isinstance(error, InputError):
         return f"error: {error}"
     parts = (("found", error.found), ("expected", error.expected), ("do", error.todo))
-    rows = [f"error: {error.where}", *(f"  {label:<{_LABEL}}{text}" for label, text in parts)]
-    return "\n".join(rows)
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    rows = [
+        textwrap.fill(
+            f"  {label:<{_LABEL}}{text}",
+            width,
+            subsequent_indent=" " * (_LABEL + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for label, text in parts
+    ]
+    return "\n".join([f"error: {error.where}", *rows])
 
 
 def _tell(text: str) -> None:

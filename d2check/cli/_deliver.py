@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -39,16 +40,32 @@ def check_targets(choices: ReportChoices) -> None:
         raise InputError(f"{option} {path}", found, "a file that can be written", "Name another")
 
 
-def selected_rules(choices: ReportChoices) -> tuple[Rule, ...]:
-    """The shipped rules and those of --rules, as far as -k wants them."""
-    from d2check.rules.load import load_rules, shipped_rules
+@dataclass(frozen=True)
+class Selected:
+    """The rules to judge by, and what a project file changed in them, in words."""
+
+    rules: tuple[Rule, ...]
+    notes: tuple[str, ...] = ()
+
+
+def selected_rules(choices: ReportChoices, *, with_project: bool = True) -> Selected:
+    """The shipped rules and those of --rules, as the project has them, as far as -k wants them.
+
+    The project file is that of --project, else the nearest one from here upwards.
+    """
+    from d2check.rules.load import find_project, load_project, load_rules, shipped_rules
 
     rules = load_rules([shipped_rules(), *choices.rules])
-    if not choices.expression:
-        return rules
-    from d2check.rules.select import matching
+    notes: tuple[str, ...] = ()
+    path = (choices.project or find_project(Path.cwd())) if with_project else None
+    if path is not None:
+        project = load_project(Path(os.path.relpath(path)), rules)
+        rules, notes = project.apply(rules), project.notes()
+    if choices.expression:
+        from d2check.rules.select import matching
 
-    return matching(rules, choices.expression)
+        rules = matching(rules, choices.expression)
+    return Selected(rules, notes)
 
 
 def no_rules(choices: ReportChoices) -> int:

@@ -25,6 +25,7 @@ class ReportChoices:
     strict: bool = False
     expression: str = ""
     rules: tuple[Path, ...] = ()
+    project: Path | None = None
 
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,10 +41,11 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
         strict: bool,
         expression: str,
         rules: tuple[Path, ...],
+        project: Path | None,
         **rest: Any,
     ) -> Any:
         choices = ReportChoices(
-            json, junitxml, verbose - quiet, exitfirst, strict, expression, rules
+            json, junitxml, verbose - quiet, exitfirst, strict, expression, rules, project
         )
         return command(choices=choices, **rest)
 
@@ -77,6 +79,13 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="DIR",
             help="Also judge by the rule files of this folder.",
+        ),
+        click.option(
+            "--project",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Thresholds and ignored rules of your project (default: the nearest d2check.yaml,"
+            " or pyproject.toml with [tool.d2check], from here upwards).",
         ),
     )
     return _apply(with_choices, options)

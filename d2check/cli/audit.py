@@ -35,8 +35,8 @@ def command(paths: tuple[Path, ...], choices: ReportChoices) -> int:
     )
 
     check_targets(choices)
-    rules = selected_rules(choices)
-    if not rules:
+    selected = selected_rules(choices)
+    if not selected.rules:
         return no_rules(choices)
-    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line())
-    return deliver(pipeline.audit(paths, rules, terms), choices)
+    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), selected.notes)
+    return deliver(pipeline.audit(paths, selected.rules, terms), choices)

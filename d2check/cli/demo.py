@@ -55,8 +55,8 @@ def command(
     from d2check.harness.plan import parse_duration_s, plan_run
 
     check_targets(choices)
-    rules = selected_rules(choices)
-    if not rules:
+    selected = selected_rules(choices, with_project=False)
+    if not selected.rules:
         return no_rules(choices)
     _refuse_foreign(output)
     try:
@@ -74,7 +74,7 @@ def command(
         device=device,
     )
     title = "the demo" if sick is None else f"the demo with a sick {sick}"
-    return check(plan, rules, choices, title=title)
+    return check(plan, selected, choices, title=title)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from d2check.errors import UsageError
 
 if TYPE_CHECKING:
-    from d2check.rules.model import Condition, FixTemplate, Rule
+    from d2check.rules.model import FixTemplate, Rule
 
 _WIDTH = 88
 # As pytest: nothing tested is no success.
@@ -197,6 +197,8 @@ def find(rule_id: str, folders: Sequence[Path] = ()) -> Rule:
 
 def documentation(rule: Rule) -> str:
     """Everything that a rule file says to its reader, as text."""
+    from d2check.rules.conditions import describe
+
     trial = ", trial: reported, never gates" if rule.status == "trial" else ""
     parts = [
         f"{rule.id} ({rule.severity}{trial})",
@@ -210,7 +212,7 @@ def documentation(rule: Rule) -> str:
         parts.append(f"with       {', '.join(f'{k} = {v}' for k, v in rule.parameters.items())}")
     for label, condition in (("fails", rule.fail), ("warns", rule.warn), ("passes", rule.passes)):
         if condition is not None:
-            parts.append(f"{label:<10} when {condition_text(condition)}")
+            parts.append(f"{label:<10} when {describe(condition)}")
     if rule.explained_by:
         parts.append(f"caused by  {', '.join(cause.rule for cause in rule.explained_by)}")
     for fix in rule.fixes:
@@ -223,19 +225,6 @@ def documentation(rule: Rule) -> str:
 
 def _read_names(rule: Rule) -> list[str]:
     return [f"{source.room}.{source.name}" for read in rule.reads for source in read.sources]
-
-
-def condition_text(condition: Condition) -> str:
-    """`value above 3.0`, `amplitude above 0.13 and z above 3.5`."""
-    from d2check.rules.model import AllOf, AnyOf, BySampling
-
-    if isinstance(condition, (AllOf, AnyOf)):
-        joint = " and " if isinstance(condition, AllOf) else " or "
-        return "(" + joint.join(map(condition_text, condition.parts)) + ")"
-    bound = condition.bound
-    if isinstance(bound, BySampling):
-        bound = ", ".join(f"{v} ({k} values)" for k, v in bound.values.items())
-    return f"{condition.of} {condition.operator} {bound}"
 
 
 def _fix_text(fix: FixTemplate) -> str:

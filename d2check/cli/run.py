@@ -65,8 +65,8 @@ def command(
 
     _refuse_unknown_options(overrides)
     check_targets(choices)
-    rules = selected_rules(choices)
-    if not rules:
+    selected = selected_rules(choices)
+    if not selected.rules:
         return no_rules(choices)
     plan = plan_run(
         config,
@@ -80,7 +80,7 @@ def command(
         seed=seed,
         device=device,
     )
-    return check(plan, rules, choices, title=str(config))
+    return check(plan, selected, choices, title=str(config))
 
 
 def _refuse_unknown_options(overrides: tuple[str, ...]) -> None:

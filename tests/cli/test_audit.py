@@ -96,3 +96,23 @@ def test_an_ascii_console_gets_ascii(d2check, output):
     ran = d2check("audit", output, PYTHONUTF8="0", PYTHONIOENCODING="ascii", LC_ALL="C")
     assert ran.code == 1
     assert ran.out.isascii()
+
+
+def test_a_project_file_is_found_upwards_and_shown(d2check, output, tmp_path):
+    (tmp_path / "d2check.yaml").write_text(
+        "rules:\n  time/data-bound: {ignore: the disk is borrowed}\n"
+    )
+    ran = d2check("audit", output, "--json", "r.json")
+    assert ran.code != 1
+    assert "1 ignored" in ran.out
+    assert "ignored: the disk is borrowed" in ran.out
+    assert "note       d2check.yaml: time/data-bound is ignored: the disk is borrowed" in ran.out
+    assert json.loads((tmp_path / "r.json").read_text())["notes"]
+
+
+def test_a_mistake_in_the_project_file_is_told_with_its_place(d2check, output, tmp_path):
+    (tmp_path / "mine.yaml").write_text("rules:\n  time/data-bond: {ignore: no}\n")
+    ran = d2check("audit", output, "--project", "mine.yaml")
+    assert ran.code == 4
+    assert "mine.yaml:2:" in ran.err
+    assert "time/data-bound" in ran.err

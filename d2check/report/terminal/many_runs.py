@@ -79,9 +79,10 @@ def _labels(runs: Sequence[RunReport], below: str) -> Label:
 
 
 def _common_folder(runs: Sequence[RunReport]) -> str:
-    """The folder that all sources lie in, with a final slash; empty where naming it saves little."""
+    """The folder of all sources, with a final slash; empty where naming it saves little."""
     sources = [judged.run.source for judged in runs]
-    folder = os.path.commonprefix(sources).rpartition("/")[0]
+    # Not commonpath, which refuses absolute beside relative paths; cut at a slash it is the same.
+    folder = os.path.commonprefix(sources).rpartition("/")[0]  # noqa: RUF071
     return f"{folder}/" if folder.count("/") >= _DEEP else ""
 
 
