@@ -88,6 +88,11 @@ def test_two_rows_on_one_line_are_both_kept_and_nothing_is_lost():
     assert table.malformed_lines == 0
 
 
+def test_a_blank_line_does_not_hide_that_a_line_held_two_objects():
+    table = both_ways(b'{"iteration": 7}{"iteration": 8.5}\n\n{"iteration": 9}\n')
+    assert [(m.line, m.saved_rows) for m in table.malformed] == [(1, 1)]
+
+
 def test_a_cut_line_that_another_row_follows_loses_only_its_own_half():
     table = both_ways(b'{"iteration": 19, "lo{"iteration": 39, "loss": 2.0}\n' + written([ROW]))
     assert rows_of(table)[0] == {"iteration": 39, "loss": 2.0}

@@ -39,6 +39,7 @@ _BYTE_OF_ERROR = re.compile(r"\(byte (\d+)\)")
 _MAX_WIDENED = 256  # keys; wider rows (AP per class of LVIS) are cheaper one at a time
 _MAX_PLAIN = 64  # keys; up to so many a rare key costs less than looking for it
 _MAX_LISTED = 100
+_NEWLINE, _CARRIAGE_RETURN, _BRACE = b"\n\r}"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -161,9 +162,9 @@ class _Reader:
                 rows = _decoded_or_none(self.layout, view[start:stop]) if stop > start else []
         if stop == start:
             return stop, True
-        if rows is None or len(rows) != _count_lines(chunk, start, stop):
+        if rows is None or not _one_object_a_line(chunk, start, stop, len(rows)):
             self._by_line(chunk[start:stop])  # blank lines, or two rows on one line: rare
-        elif rows:
+        else:
             self._add_block(self.layout, rows, chunk, start)
         return stop, stop < len(chunk)
 
@@ -291,7 +292,18 @@ def _line_at(chunk: bytes, start: int) -> bytes:
     return chunk[start : chunk.find(b"\n", start) + 1 or len(chunk)]
 
 
-def _count_lines(chunk: bytes, start: int, stop: int) -> int:
-    # Four times as fast as bytes.count, which would cost a tenth of the whole reading.
-    newlines = np.count_nonzero(np.frombuffer(chunk, np.uint8, stop - start, start) == 10)
-    return int(newlines) + (not chunk.endswith(b"\n", start, stop))
+def _one_object_a_line(chunk: bytes, start: int, stop: int, rows: int) -> bool:
+    """Whether these flat objects, already decoded, stand one on each line.
+
+    As many lines as rows is not enough: two rows on one line may make up for a blank one.
+    """
+    data = np.frombuffer(chunk, np.uint8, stop - start, start)
+    ends = np.flatnonzero(data == _NEWLINE)  # four times as fast as bytes.count
+    if data[-1] != _NEWLINE:
+        ends = np.append(ends, len(data))
+    if len(ends) != rows or ends[0] == 0:
+        return False
+    last = data[ends - 1]
+    carriage = last == _CARRIAGE_RETURN
+    last[carriage] = data[np.maximum(ends[carriage] - 2, 0)]
+    return bool((last == _BRACE).all())
