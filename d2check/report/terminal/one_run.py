@@ -143,14 +143,14 @@ def _number(run: Run, fact: str) -> float | None:
 
 def _rule_line(page: Page, finding: Finding, verbosity: int) -> None:
     style = "quiet" if finding.ignored is not None else VERDICT_STYLES[finding.verdict]
-    number = quantity(finding.value, finding.unit)
+    skipped = finding.verdict is Verdict.SKIP and finding.ignored is None
+    number = "" if skipped else quantity(finding.value, finding.unit)
     if len(number) > _NUMBER_WIDTH:
         number = quantity(finding.value, "")  # the message says of what
     id_width = 32 if page.width >= 76 else 28
     leader = " " + "." * max(2, id_width - len(finding.rule) - 1)
     head = f"{finding.rule}{leader} {number:>{_NUMBER_WIDTH}}"
     room = page.width - 6 - len(head) - 2
-    skipped = finding.verdict is Verdict.SKIP and finding.ignored is None
     # The reasons of the skipped stand together at the end.
     says = "" if skipped else _says(finding)
     below = verbosity > 0 and len(says) > room
