@@ -240,7 +240,7 @@ def _warmup_readings(t: Floats, v: Floats, rounding: Floats) -> Iterator[LrShape
             continue
         low, high = float(np.max((v - rounding) / share)), float(np.min((v + rounding) / share))
         peak = float(f"{0.5 * (low + high):.2g}")
-        # A small allowance, for rates computed in another order of operations.
+        # At the very edge of a rounding both neighbours are printed: the last bit decides.
         if low * (1 - 1e-9) <= peak <= high * (1 + 1e-9) and peak <= _HIGHEST_PEAK:
             yield LrShape("linear", "unseen", peak=peak, warmup_iters=length, warmup_factor=factor)
 

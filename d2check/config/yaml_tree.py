@@ -69,7 +69,7 @@ def parse(data: bytes | str, where: str) -> Any:
     try:
         tree = yaml.load(data, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, where) from error
+        raise _syntax_error(error, data, where) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             where, f"not YAML text ({_first_line(error)})", "a Detectron2 config in YAML",
@@ -105,11 +105,14 @@ def _refuse_binary(data: bytes | str, where: str) -> None:
         )  # fmt: skip
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, where: str) -> InputError:
+def _syntax_error(error: yaml.MarkedYAMLError, data: bytes | str, where: str) -> InputError:
     mark = error.problem_mark or error.context_mark
     place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
     problem = error.problem or error.context or "cannot be parsed"
-    if "\\t" in problem:
+    lines = data.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    before = line.decode("latin-1") if isinstance(line, bytes) else line
+    if "\t" in before[: len(before) - len(before.lstrip())]:
         todo = "Indent with spaces: YAML allows no tabs there"
     else:
         todo = "Mend the YAML at that place"
