@@ -156,6 +156,10 @@ def _read_bytes(path: Path, where: str) -> bytes:
                 where, "a LazyConfig in Python, which would have to be executed", _EXPECTED,
                 "Give the config.yaml that its training wrote into the output folder",
             )  # fmt: skip
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(
+                where, "a pipe or a device", _EXPECTED, "Save the config to a file and name that"
+            )
         with path.open("rb") as file:
             # One byte more than is allowed, so that parse() sees that there is more.
             return file.read(MAX_BYTES + 1)

@@ -1,6 +1,7 @@
 """Reading config files: every shape that Detectron2 writes or reads, and every broken one."""
 
 import contextlib
+import os
 import textwrap
 from pathlib import Path
 
@@ -268,6 +269,11 @@ def test_a_missing_file_a_folder_and_python_are_refused(tmp_path):
     assert refusal(tmp_path).found == "a folder"
     assert "LazyConfig in Python" in refusal(write(tmp_path, "lazy.py", "x = 1\n")).found
     assert "cannot be read" in refusal(tmp_path / ("x" * 300)).found
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.yaml")
+    assert refusal(tmp_path / "config.yaml").found == "a pipe or a device"
 
 
 def test_text_without_a_file_cannot_inherit():
