@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from d2check.config import keys
 from d2check.model import Fix, Override, Run
 from d2check.rules import wording
 from d2check.rules.expressions import Absent
-from d2check.rules.inputs import Scope, config_of
+from d2check.rules.inputs import Scope, setting
 from d2check.rules.model import FixTemplate, Rule
 
 SAME_WITHIN = 0.01  # a change by less than a hundredth changes no training
@@ -41,7 +42,7 @@ def compute(template: FixTemplate, run: Run, scope: Scope) -> Fix | None:
         if wording.missing_names(template.action, scope):
             return None
         return Fix(because, template.risk, action=wording.word(template.action, scope))
-    overrides = _changes(proposed, config_of(run))
+    overrides = _changes(proposed, run)
     return Fix(because, template.risk, overrides) if overrides else None
 
 
@@ -57,15 +58,17 @@ def same(current: Any, proposed: Any) -> bool:
     return bool(current == proposed)
 
 
-def _changes(proposed: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Override, ...]:
+def _changes(proposed: Mapping[str, Any], run: Run) -> tuple[Override, ...]:
+    lazy = run.config is not None and run.config.kind == "lazy"
     overrides = []
     for key, value in proposed.items():
-        current = config.get(key)
+        current = setting(run, key)
         value = _settled(value, current)
-        if isinstance(value, float) and not math.isfinite(value):
+        name = keys.lazy_name(key) if lazy else key
+        if name is None or (isinstance(value, float) and not math.isfinite(value)):
             return ()
         if current is None or not same(current, value):
-            overrides.append(Override(key, current, value))
+            overrides.append(Override(name, current, value))
     return tuple(overrides)
 
 

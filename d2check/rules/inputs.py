@@ -10,6 +10,7 @@ from typing import Any
 
 from d2check.config import keys
 from d2check.model import FACTS, EndingKind, Measurement, Run, Series, Statistic
+from d2check.rules.expressions import Absent
 from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule, Source
 
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
@@ -60,7 +61,6 @@ class Scope(Mapping[str, Any]):
     ) -> None:
         """Measured names come before parameters of the rule."""
         self._run = run
-        self._config = config_of(run)
         self._own = {**(parameters or {}), **(extras or {}), "value": value}
 
     def __getitem__(self, name: str) -> Any:
@@ -69,7 +69,7 @@ class Scope(Mapping[str, Any]):
         if not rest:
             value = self._own.get(name)
         elif room == "config":
-            value = self._config.get(rest)
+            value = setting(self._run, rest)
         elif room == "facts":
             value = self._run.facts.get(rest)
         else:
@@ -85,11 +85,26 @@ class Scope(Mapping[str, Any]):
         return len(self._own)
 
 
-def config_of(run: Run) -> Mapping[str, Any]:
-    """The values of the run's config; empty when there is none that belongs to its rows."""
-    if run.config is None or run.config.matches_run is False:
-        return {}
-    return run.config.values
+def has_config(run: Run) -> bool:
+    """Whether there is a config that belongs to the rows of the run."""
+    return run.config is not None and run.config.matches_run is not False
+
+
+def setting(run: Run, key: str) -> Any:
+    """A yacs key's value in the run's config; None when not known.
+
+    A LazyConfig is asked by its own name for the setting. What a source config does not name has
+    Detectron2's default.
+    """
+    config = run.config
+    if config is None or config.matches_run is False:
+        return None
+    if config.kind == "lazy":
+        own = keys.lazy_name(key)
+        return config.values.get(own) if own else None
+    if key in config.values or config.complete:
+        return config.values.get(key)
+    return keys.defaults().get(key)
 
 
 def is_loss(name: str) -> bool:
@@ -160,7 +175,7 @@ def _look_up(source: Source, run: Run, phase: tuple[int, int] | None) -> Any:
     if source.room == "facts":
         value = run.facts.get(source.name)
     elif source.room == "config":
-        value = config_of(run).get(source.name)
+        value = setting(run, source.name)
     else:
         value = _of_run(source.name, run)
     return Missing(_why_absent(source.room, source.name, run)) if value is None else value
@@ -171,7 +186,7 @@ def _of_run(name: str, run: Run) -> Any:
         return _is_complete(run)
     if name not in ("config", "misspelt_keys", "meant_keys"):
         return getattr(run, name)
-    if run.config is None or run.config.matches_run is False:
+    if run.config is None or not has_config(run):
         return None
     if name == "config":
         return run.config
@@ -254,8 +269,15 @@ def _unmet_need(rule: Rule, run: Run, inputs: Inputs) -> Missing | None:
         return Missing(
             f"the run's ending is {run.ending.kind.value}; needs {' or '.join(rule.needs.endings)}"
         )
-    if rule.needs.config_matches and not config_of(run):
+    if rule.needs.config_matches and not has_config(run):
         return Missing(_why_absent("config", "", run))
+    scope = Scope(run)
+    for holds, reason in rule.needs.that:
+        try:
+            if not holds.evaluate(scope):
+                return Missing(reason)
+        except Absent:
+            continue  # not known to be false
     return None
 
 

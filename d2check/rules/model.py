@@ -105,12 +105,14 @@ class Needs:
 
     rows: parameter -> least number of samples. sampling: parameter -> allowed statistics.
     endings: values of EndingKind. config_matches: a config that does not contradict the rows.
+    that: expressions that must not be false, each with the reason to give when it is.
     """
 
     rows: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, tuple[Statistic, ...]] = field(default_factory=dict)
     endings: tuple[str, ...] = ()
     config_matches: bool = False
+    that: tuple[tuple[Expression, str], ...] = ()
 
 
 @dataclass(frozen=True)

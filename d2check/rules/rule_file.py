@@ -38,7 +38,7 @@ KEYS = (
 )  # fmt: skip
 REQUIRED = ("id", "title", "status", "severity", "why", "check", "message", "examples")
 FIX_KEYS = ("set", "action", "when", "risk", "because")
-NEEDS_KEYS = ("rows", "sampling", "ending", "config")
+NEEDS_KEYS = ("rows", "sampling", "ending", "config", "that")
 STATUSES: tuple[Status, ...] = typing.get_args(Status)
 SEVERITIES: tuple[Severity, ...] = typing.get_args(Severity)
 RISKS: tuple[Risk, ...] = typing.get_args(Risk)
@@ -90,7 +90,7 @@ def _values(fields: Mapping[str, Field], checks: Checks, valid_key: ValidKey) ->
         "reads": ("reads", lambda field: _reads(field, valid_key)),
         "with": ("parameters", _parameters),
         "phase": ("phase", Field.line),
-        "needs": ("needs", _needs),
+        "needs": ("needs", lambda field: _needs(field, valid_key)),
         "explained_by": ("explained_by", lambda field: _explanations(field, valid_key)),
         "fail": ("fail", parse_condition),
         "warn": ("warn", parse_condition),
@@ -207,7 +207,7 @@ def _parameters(field: Field) -> dict[str, Any]:
     return {name: entry.by_sampling() or entry.value for name, entry in field.entries().items()}
 
 
-def _needs(field: Field) -> Needs:
+def _needs(field: Field, valid_key: ValidKey) -> Needs:
     entries = field.entries(NEEDS_KEYS)
     rows: dict[str, Any] = {}
     for name, entry in entries["rows"].entries().items() if "rows" in entries else ():
@@ -221,7 +221,13 @@ def _needs(field: Field) -> Needs:
         endings = tuple(str(item.choice(kinds)) for item in entries["ending"].items())
     if "config" in entries:
         entries["config"].choice(["matches"])
-    return Needs(rows, sampling, endings, "config" in entries)
+    that: list[tuple[Expression, str]] = []
+    for item in entries["that"].items() if "that" in entries else ():
+        parts = item.entries(("holds", "otherwise"), required=("holds", "otherwise"))
+        if len(parts) == 2:
+            holds, reason = _expression(parts["holds"], valid_key), parts["otherwise"].line()
+            that += [(holds, reason)] if holds and reason else []
+    return Needs(rows, sampling, endings, "config" in entries, tuple(that))
 
 
 def _explanations(field: Field, valid_key: ValidKey) -> tuple[Explanation, ...]:
