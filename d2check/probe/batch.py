@@ -28,7 +28,7 @@ class BatchFacts:
             load_s = sample.pop(LOAD_KEY, None)
             if load_s is not None:
                 self.loads_s.append(load_s)
-            shape = getattr(sample.get("image"), "shape", ())  # a slow property of a tensor
+            shape: Any = getattr(sample.get("image"), "shape", ())  # a tensor is slow to tell
             if len(shape) < 2:
                 continue
             images += 1

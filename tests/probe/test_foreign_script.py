@@ -19,7 +19,7 @@ cfg = get_cfg()
 cfg.merge_from_file(config)
 cfg.MODEL.DEVICE = "cpu"
 cfg.OUTPUT_DIR = output
-cfg.DATALOADER.NUM_WORKERS = 0
+
 """
 
 DEFAULT = (

@@ -74,7 +74,7 @@ def test_facts_tell_model_data_and_machine(healthy):
     assert facts["images"] == facts["images_before_filter"] == 50
     assert facts["classes"] == 3
     assert facts["images_per_batch"] == 4
-    assert facts["workers"] == 2
+    assert facts["workers"] == 0
     assert facts["device"] == "cpu"
     assert facts["seed"] == 1
     assert facts["max_iter"] == 300
@@ -132,13 +132,17 @@ def test_labels_of_a_class_too_many_leave_no_foreground(train, tmp_path):
 
 
 def test_the_cost_of_a_slow_image_is_measured_in_the_worker(train, tmp_path):
-    ran = train(write_demo(tmp_path / "sick", "loader"), iterations=4)
+    ran = train(
+        write_demo(tmp_path / "sick", "loader"),
+        iterations=4,
+        overrides=["DATALOADER.NUM_WORKERS", "2"],
+    )
     assert ran.facts["load_s_per_image"] >= SLOW_LOAD_S
     assert all(record["batch"]["load_s"] >= 4 * SLOW_LOAD_S for record in ran.of("iter"))
 
 
 def test_a_training_that_reaches_its_end_is_finished_without_evaluation(train, tmp_path):
-    overrides = ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "DATALOADER.NUM_WORKERS", "0"]
+    overrides = ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()"]
     ran = train(overrides=[*overrides, "SOLVER.CHECKPOINT_PERIOD", "1"])
     assert ran.status == 0, ran.stderr
     assert ran.end["kind"] == "finished"
@@ -150,7 +154,7 @@ def test_a_training_that_reaches_its_end_is_finished_without_evaluation(train, t
 def test_a_stop_file_ends_the_loop(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / wire.STOP).touch()
-    ran = train(overrides=["DATALOADER.NUM_WORKERS", "0"])
+    ran = train()
     assert ran.end["reason"] == "stop-file"
     assert len(ran.of("iter")) == 1
 
@@ -173,7 +177,7 @@ def test_an_unknown_config_key_is_named(train):
 def test_a_full_disk_stops_the_recording_and_not_the_training(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / wire.RECORDS).symlink_to("/dev/full")
-    ran = train(iterations=3, overrides=["DATALOADER.NUM_WORKERS", "0"])
+    ran = train(iterations=3)
     assert ran.status == 0
     assert "d2check: recording stopped: " in ran.stderr
     assert (ran.folder / "recording-failed").exists()
@@ -216,7 +220,7 @@ def test_a_users_own_trainer_is_recorded_and_its_secrets_are_not(train, demo, tm
         iterations=3,
         setup=[str(demo / "demo_setup.py"), "own"],
         trainer="own:OwnTrainer",
-        overrides=["DATALOADER.NUM_WORKERS", "0", "TRACKER.API_KEY", "hunter2"],
+        overrides=["TRACKER.API_KEY", "hunter2"],
     )
     assert ran.status == 0, ran.stderr
     records = ran.of("iter")
@@ -240,7 +244,7 @@ def test_a_mistake_in_the_setup_file_is_told_with_its_line(train, tmp_path):
 
 
 def test_sigterm_ends_training_and_workers_and_is_recorded(train):
-    child = train.start()
+    child = train.start(overrides=["DATALOADER.NUM_WORKERS", "2"])
     deadline = time.monotonic() + 120
     while not any(record["t"] == "iter" for record in train.records()):
         assert child.poll() is None
