@@ -27,7 +27,12 @@ _SOURCES_OF: Mapping[str, str] = {
     "data_time": "metrics.json, log.txt and `d2check run` have it",
     "lr": "metrics.json, log.txt and `d2check run` have it",
     "max_mem": "only log.txt of a GPU training has it",
-    "planned_lr": "it is computed from the run's config, which is not known",
+}
+_FROM_CONFIG = ("config", "misspelt_keys", "meant_keys")
+_UNKNOWN_OF_RUN = {
+    "planned_iterations": "the planned length is not known",
+    "last_iteration": "no iteration was recorded",
+    "complete": "nothing tells whether the run reached its end",
 }
 _RECORDED = re.compile(r".*(_s|_mib)$|retries$|grad_norm$|batch_.*|padded_pixels$")
 _ON_GPU = re.compile(r"max_mem$|(peak_)?(allocated|reserved)_mib$|retries$|ooms$|gpu_.*")
@@ -228,26 +233,28 @@ def _why_absent(room: str, name: str, run: Run) -> str:
     for key in (f"{room}.{name}", name):
         if key in run.absent:
             return run.absent[key]
-    if room == "series" and name != "planned_lr":
-        if name == "losses":
-            return "no losses are recorded"
-        if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
-            return "the training ran on the CPU"
-        where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
-        return f"{name} is not recorded" + (f"; {where}" if where else "")
+    if room == "config" or name in ("planned_lr", *_FROM_CONFIG):
+        return _why_no_setting(name, run)
+    if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
+        return "the training ran on the CPU"
     if room == "facts":
-        if run.facts.get("device") == "cpu" and name.startswith("gpu_"):
-            return "the training ran on the CPU"
         return f"not known: {FACTS.get(name, name)}"
     if room == "run":
-        return {"planned_iterations": "the planned length is not known"}.get(
-            name, "the run's config is not known" if name == "config" else f"{name} is not known"
-        )
+        return _UNKNOWN_OF_RUN.get(name, f"{name.replace('_', ' ')} is not known")
+    if name == "losses":
+        return "no losses are recorded"
+    where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
+    return f"{name} is not recorded" + (f"; {where}" if where else "")
+
+
+def _why_no_setting(name: str, run: Run) -> str:
     if run.config is None:
         return run.absent.get("config") or "the run's config is not known"
     if run.config.matches_run is False:
         return run.config.mismatch or "the config beside it belongs to another run"
-    return f"the config does not say {name}" if room == "config" else _SOURCES_OF[name]
+    if name == "planned_lr":
+        return "the schedule of this config cannot be computed"
+    return f"the config does not say {name}"
 
 
 def _wrong_sampling(statistic: Statistic, allowed: tuple[Statistic, ...]) -> str:
