@@ -352,7 +352,9 @@ class Report:
 
 def _override_text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        text = f"{value:.6g}"
+        # yacs refuses an int where the default is a float: 1.0 must not become 1.
+        return text if any(mark in text for mark in ".en") else text + ".0"
     if isinstance(value, (list, tuple)):
         return '"(' + ", ".join(str(v) for v in value) + ("," if len(value) == 1 else "") + ')"'
     if value == "":
