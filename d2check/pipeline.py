@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from d2check import __version__, sources
 from d2check.config import keys
 from d2check.errors import InputError, UsageError
+from d2check.fleet import RuleChoice, judge_all, judge_run
 from d2check.harness.launch import launch
 from d2check.harness.plan import Plan
 from d2check.model import (
@@ -20,14 +22,11 @@ from d2check.model import (
     EndingKind,
     Finding,
     Report,
-    Run,
     RunReport,
     Summary,
     Unreadable,
     Verdict,
 )
-from d2check.rules.folding import root_causes
-from d2check.rules.judge import judge
 from d2check.rules.model import Rule
 
 OnRecord = Callable[[dict[str, Any]], None]
@@ -72,7 +71,7 @@ def run(
 
     ending = launch(plan, watch, on_line)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
-    judged = [_judged(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
+    judged = [judge_run(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
     return _report(
         judged,
         (),
@@ -84,21 +83,28 @@ def run(
     )
 
 
-def audit(paths: Sequence[Path], rules: Sequence[Rule], terms: Terms = Terms()) -> Report:
+def audit(
+    paths: Sequence[Path],
+    choice: RuleChoice,
+    terms: Terms = Terms(),
+    *,
+    executor: Executor | None = None,
+) -> Report:
     """Judge whatever the paths hold. What cannot be read is reported and stops nothing.
 
-    Ctrl-C ends the reading, and what was judged until then is reported.
+    Ctrl-C ends the reading, and what was judged until then is reported. executor: see
+    `fleet.judge_all`.
     """
     started = time.monotonic()
     judged: list[RunReport] = []
     unreadable: list[Unreadable] = []
     interrupted = False
     try:
-        for item in _read_all(paths):
+        for item in judge_all(sources.discover(paths), choice, executor):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue
-            judged.append(_judged(rules, item))
+            judged.append(item)
             if terms.stop_at_first and _first_gate(judged[-1].findings, terms) is not None:
                 break
     except KeyboardInterrupt:
@@ -138,33 +144,6 @@ def _says_something(finding: Finding) -> bool:
 
 
 # ------------------------------------------------------------------------------------ the steps
-
-
-def _read_all(paths: Sequence[Path]) -> Iterator[Run | Unreadable]:
-    for found in sources.discover(paths):
-        if isinstance(found, Unreadable):
-            yield found
-            continue
-        try:
-            yield from sources.read(found)
-        except InputError as error:
-            yield Unreadable(str(found), str(error))
-
-
-def _judged(rules: Sequence[Rule], one: Run) -> RunReport:
-    findings = judge(rules, one)
-    return RunReport(_slim(one), findings, root_causes(findings))
-
-
-def _slim(one: Run) -> Run:
-    """The run with the series that a report shows or counts; thousands of runs must fit."""
-    bounds = [s for s in one.series.values() if len(s)]
-    if not bounds:
-        return one
-    first = min(bounds, key=lambda s: int(s.iterations[0]))
-    last = max(bounds, key=lambda s: int(s.iterations[-1]))
-    kept = {first.name, last.name, "total_loss"}
-    return replace(one, series={k: s for k, s in one.series.items() if s.name in kept})
 
 
 def _report(

@@ -1,6 +1,6 @@
 import pytest
 
-from d2check import pipeline
+from d2check import fleet, pipeline
 from d2check.errors import InputError, UsageError
 from d2check.model import (
     Ending,
@@ -25,6 +25,7 @@ def runs(*findings):
     return (RunReport(Run("out"), findings),)
 
 
+ALL = fleet.RuleChoice()
 LOST = (Unreadable("lost", "lost: no such file"),)
 
 
@@ -75,8 +76,8 @@ def sources(monkeypatch):
             return outputs[str(path)]
 
         monkeypatch.setattr(pipeline.sources, "discover", iter)
-        monkeypatch.setattr(pipeline.sources, "read", read)
-        monkeypatch.setattr(pipeline, "judge", lambda rules, run: verdicts)
+        monkeypatch.setattr(fleet.sources, "read", read)
+        monkeypatch.setattr(fleet, "judge", lambda rules, run: verdicts)
         return list(outputs)
 
     return use
@@ -85,7 +86,7 @@ def sources(monkeypatch):
 def test_an_unreadable_output_stops_no_other(sources):
     bad = InputError("b", "it is empty", "rows", "Name another")
     paths = sources({"a": (Run("a"),), "b": bad, "c": (Run("c"),)}, (finding("PASS"),))
-    report = audit(paths, ())
+    report = audit(paths, ALL)
     assert [judged.run.source for judged in report.runs] == ["a", "c"]
     assert report.unreadable == (Unreadable("b", str(bad)),)
     assert report.exit_code == 1
@@ -93,7 +94,7 @@ def test_an_unreadable_output_stops_no_other(sources):
 
 def test_ctrl_c_reports_what_was_judged_until_then(sources):
     paths = sources({"a": (Run("a"),), "b": KeyboardInterrupt()}, (finding("PASS"),))
-    report = audit(paths, ())
+    report = audit(paths, ALL)
     assert len(report.runs) == 1
     assert report.exit_code == 2
 
@@ -101,7 +102,7 @@ def test_ctrl_c_reports_what_was_judged_until_then(sources):
 def test_the_first_failure_ends_everything_when_asked(sources):
     verdicts = (finding("PASS"), finding("FAIL"), finding("FAIL", rule="loss/spikes"))
     paths = sources({"a": (Run("a"),), "b": (Run("b"),)}, verdicts)
-    report = audit(paths, (), Terms(stop_at_first=True))
+    report = audit(paths, ALL, Terms(stop_at_first=True))
     assert len(report.runs) == 1
     assert [f.verdict.value for f in report.runs[0].findings] == ["PASS", "FAIL"]
     assert report.summary.failed == 1
@@ -128,7 +129,7 @@ def test_a_report_of_thousands_of_runs_keeps_few_series(sources):
             }.items()
         },
     )
-    (judged,) = audit(sources({"a": (whole,)}, (finding("PASS"),)), ()).runs
+    (judged,) = audit(sources({"a": (whole,)}, (finding("PASS"),)), ALL).runs
     assert set(judged.run.series) == {"total_loss", "time", "bbox/AP"}
     assert judged.run.first_iteration == whole.first_iteration
     assert judged.run.last_iteration == whole.last_iteration
@@ -159,7 +160,7 @@ def training(monkeypatch, tmp_path):
         monkeypatch.setattr(
             pipeline.sources, "read", lambda folder: (Run("out", ending=ending, events=events),)
         )
-        monkeypatch.setattr(pipeline, "judge", lambda rules, run: (finding("PASS"),))
+        monkeypatch.setattr(fleet, "judge", lambda rules, run: (finding("PASS"),))
         monkeypatch.chdir(tmp_path)
         return pipeline.run(Plan(tmp_path / "runs", **entry), ())
 

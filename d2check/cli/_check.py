@@ -8,29 +8,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from d2check.cli._deliver import Selected, command_line, deliver
+from d2check.cli._deliver import command_line, deliver
 from d2check.cli._options import ReportChoices
 from d2check.report.progress import LiveProgress, NoProgress, PlainProgress, Progress, Watch
 
 if TYPE_CHECKING:
+    from d2check.fleet import Chosen
     from d2check.harness.plan import Plan
 
 # Two -v: the training's own output too.
 _WITH_OUTPUT = 2
 
 
-def check(plan: Plan, selected: Selected, choices: ReportChoices, *, title: str) -> int:
+def check(plan: Plan, chosen: Chosen, choices: ReportChoices, *, title: str) -> int:
     """Train, judge, report. Returns the exit code."""
     from d2check import pipeline
     from d2check.probe import wire
 
-    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), selected.notes)
+    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), chosen.notes)
     progress = _progress(plan, choices, title)
     on_line = progress.line if choices.verbosity >= _WITH_OUTPUT else lambda line: None
     try:
-        report = pipeline.run(
-            plan, selected.rules, terms, on_record=progress.record, on_line=on_line
-        )
+        report = pipeline.run(plan, chosen.rules, terms, on_record=progress.record, on_line=on_line)
     finally:
         progress.close()
     return deliver(report, choices, also_json=plan.folder / wire.REPORT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,8 +14,8 @@ from d2check.cli._options import ReportChoices
 from d2check.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from d2check.fleet import RuleChoice
     from d2check.model import Report
-    from d2check.rules.model import Rule
 
 _WIDEST = 110
 _PIPE_WIDTH = 100
@@ -40,32 +39,14 @@ def check_targets(choices: ReportChoices) -> None:
         raise InputError(f"{option} {path}", found, "a file that can be written", "Name another")
 
 
-@dataclass(frozen=True)
-class Selected:
-    """The rules to judge by, and what a project file changed in them, in words."""
+def rule_choice(choices: ReportChoices, *, with_project: bool = True) -> RuleChoice:
+    """Which rules the options name; the project file is the nearest one from here upwards."""
+    from d2check.fleet import RuleChoice
+    from d2check.rules.load import find_project
 
-    rules: tuple[Rule, ...]
-    notes: tuple[str, ...] = ()
-
-
-def selected_rules(choices: ReportChoices, *, with_project: bool = True) -> Selected:
-    """The shipped rules and those of --rules, as the project has them, as far as -k wants them.
-
-    The project file is that of --project, else the nearest one from here upwards.
-    """
-    from d2check.rules.load import find_project, load_project, load_rules, shipped_rules
-
-    rules = load_rules([shipped_rules(), *choices.rules])
-    notes: tuple[str, ...] = ()
     path = (choices.project or find_project(Path.cwd())) if with_project else None
-    if path is not None:
-        project = load_project(Path(os.path.relpath(path)), rules)
-        rules, notes = project.apply(rules), project.notes()
-    if choices.expression:
-        from d2check.rules.select import matching
-
-        rules = matching(rules, choices.expression)
-    return Selected(rules, notes)
+    project = None if path is None else Path(os.path.relpath(path))
+    return RuleChoice(choices.rules, project, choices.expression)
 
 
 def no_rules(choices: ReportChoices) -> int:

@@ -31,12 +31,14 @@ def command(paths: tuple[Path, ...], choices: ReportChoices) -> int:
         command_line,
         deliver,
         no_rules,
-        selected_rules,
+        rule_choice,
     )
+    from d2check.fleet import choose
 
     check_targets(choices)
-    selected = selected_rules(choices)
-    if not selected.rules:
+    choice = rule_choice(choices)
+    chosen = choose(choice)
+    if not chosen.rules:
         return no_rules(choices)
-    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), selected.notes)
-    return deliver(pipeline.audit(paths, selected.rules, terms), choices)
+    terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), chosen.notes)
+    return deliver(pipeline.audit(paths, choice, terms), choices)

@@ -50,13 +50,14 @@ def command(
 ) -> int:
     """Check a small Mask R-CNN on made-up data: less than a minute on a CPU."""
     from d2check.cli._check import check
-    from d2check.cli._deliver import check_targets, no_rules, selected_rules
+    from d2check.cli._deliver import check_targets, no_rules, rule_choice
     from d2check.demo.shapes import write_demo
+    from d2check.fleet import choose
     from d2check.harness.plan import parse_duration_s, plan_run
 
     check_targets(choices)
-    selected = selected_rules(choices, with_project=False)
-    if not selected.rules:
+    chosen = choose(rule_choice(choices, with_project=False))
+    if not chosen.rules:
         return no_rules(choices)
     _refuse_foreign(output)
     try:
@@ -74,7 +75,7 @@ def command(
         device=device,
     )
     title = "the demo" if sick is None else f"the demo with a sick {sick}"
-    return check(plan, selected, choices, title=title)
+    return check(plan, chosen, choices, title=title)
 
 
 def _refuse_foreign(folder: Path) -> None:

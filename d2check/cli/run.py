@@ -60,13 +60,14 @@ def command(
     evaluated, your OUTPUT_DIR is not touched.
     """
     from d2check.cli._check import check
-    from d2check.cli._deliver import check_targets, no_rules, selected_rules
+    from d2check.cli._deliver import check_targets, no_rules, rule_choice
+    from d2check.fleet import choose
     from d2check.harness.plan import parse_duration_s, plan_run
 
     _refuse_unknown_options(overrides)
     check_targets(choices)
-    selected = selected_rules(choices)
-    if not selected.rules:
+    chosen = choose(rule_choice(choices))
+    if not chosen.rules:
         return no_rules(choices)
     plan = plan_run(
         config,
@@ -80,7 +81,7 @@ def command(
         seed=seed,
         device=device,
     )
-    return check(plan, selected, choices, title=str(config))
+    return check(plan, chosen, choices, title=str(config))
 
 
 def _refuse_unknown_options(overrides: tuple[str, ...]) -> None:
