@@ -135,38 +135,47 @@ class _Reader:
         if not self.fast:
             self._by_line(chunk)
             return
+        self._read(swapped(chunk) if self.swapping else chunk)
+
+    def _read(self, chunk: bytes) -> None:
         start = 0
-        if self.swapping:
-            chunk = swapped(chunk)
         while start < len(chunk):
-            start, problem = self._by_layout(chunk, start)
-            if problem and not self.swapping and has_word(_line_at(chunk, start)):
+            start = self._by_layout(chunk, start)
+            if start == len(chunk):
+                break
+            end = chunk.find(b"\n", start) + 1 or len(chunk)
+            if not self.swapping and has_word(chunk[start:end]):
                 self.swapping = True
                 chunk, start = swapped(chunk[start:]), 0
-            elif problem:
-                end = chunk.find(b"\n", start) + 1 or len(chunk)
-                for row in self._by_line(chunk[start:end]):
-                    self._learn(tuple(row))
-                start = end
+                continue
+            for row in self._by_line(chunk[start:end]):
+                self._learn(tuple(row))
+            start = end
 
-    def _by_layout(self, chunk: bytes, start: int) -> tuple[int, bool]:
-        """Read on from `start` while the rows fit; where it stopped, and whether at a problem."""
+    def _by_layout(self, chunk: bytes, start: int) -> int:
+        """Read on from `start` while the rows fit; where it stopped, at a line that does not."""
         if self.layout is None:
-            return start, True
+            return start
         with memoryview(chunk) as view:
             try:
                 rows = self.layout.decode_lines(view[start:])
                 stop = len(chunk)
             except (msgspec.MsgspecError, RecursionError) as error:
                 stop = _start_of_bad_line(chunk, start, error)
-                rows = _decoded_or_none(self.layout, view[start:stop]) if stop > start else []
+                rows = _decoded_or_none(self.layout, view[start:stop])
         if stop == start:
-            return stop, True
-        if rows is None or not _one_object_a_line(chunk, start, stop, len(rows)):
-            self._by_line(chunk[start:stop])  # blank lines, or two rows on one line: rare
-        else:
+            return start
+        if rows is not None and _one_object_a_line(chunk, start, stop, len(rows)):
             self._add_block(self.layout, rows, chunk, start)
-        return stop, stop < len(chunk)
+            return stop
+        # Blank lines, two rows on one line, one row on two: narrow it down.
+        half = chunk.find(b"\n", (start + stop) // 2, stop - 1) + 1
+        if not half:
+            self._by_line(chunk[start:stop])
+        else:
+            self._read(chunk[start:half])
+            self._read(chunk[half:stop])
+        return stop
 
     def _learn(self, keys: tuple[str, ...]) -> None:
         """Let the layout cover the keys of a row that it refused."""
@@ -286,10 +295,6 @@ def _start_of_bad_line(chunk: bytes, start: int, error: Exception) -> int:
     else:  # the data ended within a row
         start = chunk.rfind(b"\n", start, len(chunk) - 1) + 1 or start
     return start
-
-
-def _line_at(chunk: bytes, start: int) -> bytes:
-    return chunk[start : chunk.find(b"\n", start) + 1 or len(chunk)]
 
 
 def _one_object_a_line(chunk: bytes, start: int, stop: int, rows: int) -> bool:

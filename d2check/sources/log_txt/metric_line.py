@@ -1,0 +1,179 @@
+"""One line of Detectron2's CommonMetricPrinter, or of a fork's, to numbers.
+
+Fields are `key: number` pairs joined by two spaces since v0.1. Copies in issues and chats lose
+spaces, forks add pairs `median (mean)`, an epoch, a total; the second way of reading takes those.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+MARK = b"iter: "
+
+_NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
+_PAIR = re.compile(
+    rb"(?P<key>max mem|[A-Za-z_\[][^\s:,;|`\"'()]*):[ \t]*"
+    rb"(?P<value>(?:\d+ days?,? *)?\d+:\d\d:\d\d(?!\d)|N/A|None|" + _NUMBER + rb")"
+    rb"(?P<rest>/\d+|[MG]i?B?\b)?(?:[ \t]*\((?P<mean>" + _NUMBER + rb")\))?(?=[\s,;|`\"'<)]|$)",
+    re.IGNORECASE,
+)
+_WHOLE = re.compile(rb"\d+")
+_DURATION = re.compile(rb"(?:(\d+) days?,? *)?(\d+):(\d\d):(\d\d)")
+_WIDE_GAP = re.compile(rb" {3,}")
+_KEY = re.compile(rb"[A-Za-z_\[][^\s:,;|`\"']*")
+# maskrcnn_benchmark's words for what Detectron2 prints.
+_SAME = {"loss": "total_loss", "data": "data_time", "max mem": "max_mem"}
+_MAX_LAYOUTS = 512
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """The numbers of one printed row.
+
+    values: in the order of names; `eta_s` (seconds) and `max_mem` (MiB) among them. means: of
+    forks that print `median (mean)`, by name. total: the length in `iter: 20/90000`. unread:
+    fields without a number, as `lr: N/A`.
+    """
+
+    iteration: int
+    names: tuple[str, ...]
+    values: list[float]
+    means: dict[str, float]
+    total: int | None = None
+    unread: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """name -> value."""
+        return dict(zip(self.names, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    names: tuple[str, ...]
+    iter_at: int
+    eta_at: int | None
+    mem_at: int | None
+
+
+class LineParser:
+    """Reads lines of a log whose neighbours have the same fields, hence fast."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[tuple[bytes, ...], _Layout | None] = {}
+
+    def parse(self, line: bytes) -> MetricLine | None:
+        """The row of a line that contains `iter: `; None when it is about something else."""
+        found = self._fast(line)
+        return found if found is not None else parse_metric_line(line)
+
+    def _fast(self, line: bytes) -> MetricLine | None:
+        begin = line.find(MARK)
+        eta = line.find(b"eta: ", 0, begin)
+        begin = begin if eta < 0 else eta
+        if begin and line[begin - 1 : begin] not in b" \t:":
+            return None  # `epoch/iter: ` and the like
+        body = line[begin:].strip()
+        if b"   " in body:
+            body = _WIDE_GAP.sub(b"  ", body)
+        parts = body.replace(b"  ", b": ").split(b": ")
+        keys = tuple(parts[::2])
+        layout = self._layouts.get(keys)
+        if layout is None:
+            if keys in self._layouts or len(parts) % 2:
+                return None
+            layout = _layout_of(keys)
+            if len(self._layouts) < _MAX_LAYOUTS:
+                self._layouts[keys] = layout
+            if layout is None:
+                return None
+        texts = parts[1::2]
+        try:
+            iteration = int(texts.pop(layout.iter_at))
+            if layout.eta_at is not None:
+                texts[layout.eta_at] = b"%d" % duration_s(texts[layout.eta_at])
+            if layout.mem_at is not None:
+                texts[layout.mem_at] = texts[layout.mem_at].removesuffix(b"M")
+            values = list(map(float, texts))
+        except ValueError:
+            return None
+        if iteration < 0 or not values:
+            return None
+        return MetricLine(iteration, layout.names, values, {})
+
+
+def duration_s(text: bytes) -> int:
+    """Seconds of a printed timedelta, `1 day, 13:15:24`. Raises ValueError for anything else."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError("not a duration")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def parse_metric_line(line: bytes) -> MetricLine | None:
+    """The row of one line of any shape; None if it has no iteration or no other field.
+
+    A number that is cut off, or glued to something else, is no field.
+    """
+    iteration, total = None, None
+    numbers: dict[str, float] = {}
+    means: dict[str, float] = {}
+    unread: list[str] = []
+    for found in _PAIR.finditer(line):
+        key = found["key"].decode("utf-8", "replace")
+        value, rest, mean = found["value"], found["rest"] or b"", found["mean"]
+        if key.lower() in ("iter", "epoch/iter"):
+            if iteration is not None or not _WHOLE.fullmatch(value):
+                continue
+            # `epoch/iter: 3/199` ends in the iteration, `iter: 20/90000` in the length.
+            first, last = int(value), int(rest[1:]) if rest[:1] == b"/" else None
+            if last is not None and "/" in key:
+                first, last = last, None
+            iteration, total = first, last
+            continue
+        name = _SAME.get(key, key)
+        number = _number(name, value, rest)
+        if number is None:
+            unread.append(name)
+        elif name not in numbers:
+            numbers[name if name != "eta" else "eta_s"] = number
+            if mean is not None:
+                means[name] = float(mean)
+    if iteration is None or iteration >= 2**53 or not (numbers or unread):
+        return None
+    if means and "total_loss" not in means:
+        means = {}
+    return MetricLine(iteration, tuple(numbers), list(numbers.values()), means, total, tuple(unread))
+
+
+def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:
+    if not all(_KEY.fullmatch(key) for key in keys) or keys.count(b"iter") != 1 or len(keys) < 2:
+        return None
+    at = keys.index(b"iter")
+    names = [key.decode("utf-8", "replace") for key in keys]
+    del names[at]
+    if "loss" in names or len(set(names)) < len(names):
+        return None
+    eta = names.index("eta") if "eta" in names else None
+    memory = names.index("max_mem") if "max_mem" in names else None
+    if eta is not None:
+        names[eta] = "eta_s"
+    return _Layout(tuple(names), at, eta, memory)
+
+
+def _number(name: str, value: bytes, rest: bytes) -> float | None:
+    if name == "eta" or b":" in value:
+        try:
+            return float(duration_s(value))
+        except ValueError:
+            return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if rest[:1] in (b"G", b"g"):
+        number *= 1024.0
+    return number if not math.isnan(number) or name != "eta" else None

@@ -1,0 +1,110 @@
+"""The bytes of a log to whole lines of plain text, whatever a terminal or an editor did to them."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+CHUNK_BYTES = 1024 * 1024
+_MAX_LINE_BYTES = 8 * CHUNK_BYTES  # a longer line is cut: no log that people read has one
+_PACKED_BYTES = 64 * 1024
+
+# The escape itself, and what it becomes when text is copied out of an editor or a web page.
+_ESCAPES = re.compile(
+    rb"(?:\x1b|\xe2\x90\x9b|\^\[|\\x1b|\\033|\\u001b)"
+    rb"(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)|[()][AB0])"
+)
+_BARE_COLOURS = re.compile(rb"\[(?:\d{1,3};)*\d{1,3}m")
+_BARE_HINTS = (b"[0m", b"[39m", b"[32m", b"[34m", b"[35m", b"[36m")
+_OTHER_HINTS = (b"\x1b", b"\xe2\x90\x9b", b"^[[", b"\\x1b[", b"\\033[", b"\\u001b[")
+
+
+class Readable(Protocol):
+    """What gives bytes on demand, none at its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes."""
+
+
+def batches(stream: Readable) -> Iterator[bytes]:
+    """Whole lines of the stream, many at a time, each batch without its last newline.
+
+    Colours are gone, CRLF is LF, gzip is unpacked, UTF-16 (a log redirected by PowerShell) is
+    UTF-8; NUL bytes stay, so that the lines that hold them can be counted as damaged.
+    """
+    first = stream.read(CHUNK_BYTES)
+    if first[:2] == b"\x1f\x8b":
+        source: Iterator[bytes] = _unpacked(first, stream)
+    else:
+        source = _chunks(first, stream)
+    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        source = _decoded(source)
+    rest = b""
+    begun = False
+    for data in source:
+        if not begun:
+            data = data.removeprefix(b"\xef\xbb\xbf")
+            begun = True
+        cut = data.rfind(b"\n")
+        if cut < 0 and len(rest) + len(data) < _MAX_LINE_BYTES:
+            rest += data
+            continue
+        if cut < 0:
+            yield _plain(rest + data)
+            rest = b""
+            continue
+        yield _plain(rest + data[:cut] if rest else data[:cut])
+        rest = data[cut + 1 :]
+    if rest:
+        yield _plain(rest)
+
+
+def plain(text: bytes) -> bytes:
+    """The text without colours and carriage returns before its newlines."""
+    return _plain(text)
+
+
+def _plain(data: bytes) -> bytes:
+    if any(hint in data for hint in _OTHER_HINTS):
+        data = _ESCAPES.sub(b"", data)
+    if any(hint in data for hint in _BARE_HINTS):
+        data = _BARE_COLOURS.sub(b"", data)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+        data = data.removesuffix(b"\r")
+    return data
+
+
+def _chunks(first: bytes, stream: Readable) -> Iterator[bytes]:
+    data = first
+    while data:
+        yield data
+        data = stream.read(CHUNK_BYTES)
+
+
+def _decoded(source: Iterator[bytes]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    for data in source:
+        yield decoder.decode(data).encode("utf-8", "replace")
+
+
+def _unpacked(first: bytes, stream: Readable) -> Iterator[bytes]:
+    """The content of a gzip stream as far as it can be unpacked."""
+    member = zlib.decompressobj(wbits=31)
+    packed = first
+    while packed:
+        try:
+            data = member.decompress(packed, CHUNK_BYTES)
+        except zlib.error:
+            return
+        if data:
+            yield data
+        packed = member.unconsumed_tail or member.unused_data
+        if member.eof and packed:
+            if not packed.strip(b"\x00"):
+                return
+            member = zlib.decompressobj(wbits=31)
+        packed = packed or stream.read(_PACKED_BYTES)
