@@ -63,9 +63,9 @@ def figure(value: float) -> str:
     """Three significant digits for a reader, whole numbers whole."""
     if not math.isfinite(value):
         return str(value)
-    if value == int(value) and abs(value) < 1e9:
+    if value == int(value) and abs(value) < 1e8:
         return f"{int(value):,}"
-    if abs(value) >= 1000:
+    if 1000 <= abs(value) < 1e8:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

@@ -91,6 +91,7 @@ def test_durations_are_worded_for_people(seconds, words):
 
 def test_numbers_are_worded_for_people():
     assert figure(10_000) == "10,000"
+    assert figure(9.93145e14) == "9.93e+14"
     assert figure(0.083456) == "0.0835"
     assert figure(math.nan) == "nan"
     assert quantity(3088, "MiB") == "3.02 GiB"

@@ -33,7 +33,7 @@ def render(
         elif report.runs:
             show_runs(page, report, verbosity)
         _show_unreadable(page, report)
-        if verbosity >= 0 and (report.notes or report.replay):
+        if verbosity >= 0:
             page.line()
         for note in report.notes:
             page.field("note", clean(note))
@@ -56,6 +56,8 @@ def closing_line(report: Report) -> tuple[str, str]:
     if len(report.runs) > 1:
         judged += f" over {count(len(report.runs), 'run')}"
     text = f"{judged} in {report.summary.seconds:.1f}s"
+    if report.exit_code == 0 and report.summary.failed + report.summary.errors:
+        text += " (trial rules never fail a check)"
     if report.exit_code == 2:
         return f"interrupted: {text}", "bad"
     if report.exit_code == 5:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d2check.model import Finding, Fix, Run
+from d2check.model import Finding, Fix, Run, Verdict
 from d2check.report._text import clean, clean_block, shortened
 from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
 
@@ -30,7 +30,7 @@ def show_finding(
         page.field("where", where)
     if finding.why:
         page.field("why", clean(finding.why))
-    if finding.rule.startswith("ending/"):
+    if _is_of_the_end(finding):
         _ending(page, run, finding.message)
     if finding.confidence != "high":
         page.field("confidence", finding.confidence)
@@ -53,6 +53,10 @@ def place(finding: Finding) -> str:
     if finding.phase not in (None, "any", "as-configured"):
         parts.append(f"phase {clean(finding.phase)}")
     return ", ".join(parts)
+
+
+def _is_of_the_end(finding: Finding) -> bool:
+    return finding.rule.startswith("ending/") and finding.verdict is Verdict.FAIL
 
 
 def _ending(page: Page, run: Run, told: str) -> None:
@@ -99,7 +103,7 @@ def _symptoms(page: Page, run: Run, symptoms: Sequence[Finding], verbosity: int)
             page.wrapped(clean(symptom.message), indent=" " * 8)
             for fix in symptom.fixes:
                 _fix(page, fix, "its fix")
+            if _is_of_the_end(symptom):
+                _ending(page, run, symptom.message)
         else:
             page.line(f"  {verdict} {shortened(text, page.width - 8)}")
-        if symptom.rule.startswith("ending/"):
-            _ending(page, run, symptom.message)

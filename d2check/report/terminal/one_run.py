@@ -1,4 +1,4 @@
-"""One run in full: header, a line per rule, failures, warnings, skips."""
+"""One run in full: header, a line per rule, then what is wrong."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 from d2check.model import Finding, Report, Run, RunReport, Verdict
 from d2check.report._text import clean, count, epochs, quantity, shortened, sparkline
-from d2check.report.terminal.finding import place, show_finding
-from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
+from d2check.report.terminal.finding import show_finding
+from d2check.report.terminal.page import LABEL, Page
+from d2check.report.terminal.rule_lines import show_rule_lines
 
-_NUMBER_WIDTH = 10
 _QUIET_EVENTS = ("neutralised", "dataset")
 
 
@@ -18,12 +18,8 @@ def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> N
     if verbosity >= 0:
         _header(page, report, judged.run, verbosity)
         page.line()
-        # What was judged first; sorting keeps the order of causes and gravity.
-        for finding in sorted(judged.findings, key=lambda f: f.verdict is Verdict.SKIP):
-            _rule_line(page, finding, verbosity)
-    _in_full(page, judged, verbosity)
-    if verbosity >= 0:
-        _skips(page, judged, verbosity)
+        show_rule_lines(page, judged.findings, verbosity)
+    _in_full(page, judged, report.strict, verbosity)
 
 
 # --------------------------------------------------------------------------- header
@@ -138,81 +134,39 @@ def _number(run: Run, fact: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# --------------------------------------------------------------------------- a line per rule
-
-
-def _rule_line(page: Page, finding: Finding, verbosity: int) -> None:
-    style = "quiet" if finding.ignored is not None else VERDICT_STYLES[finding.verdict]
-    skipped = finding.verdict is Verdict.SKIP and finding.ignored is None
-    number = "" if skipped else quantity(finding.value, finding.unit)
-    if len(number) > _NUMBER_WIDTH:
-        number = quantity(finding.value, "")  # the message says of what
-    id_width = 32 if page.width >= 76 else 28
-    leader = " " + "." * max(2, id_width - len(finding.rule) - 1)
-    head = f"{finding.rule}{leader} {number:>{_NUMBER_WIDTH}}"
-    room = page.width - 6 - len(head) - 2
-    # The reasons of the skipped stand together at the end.
-    says = "" if skipped else _says(finding)
-    below = verbosity > 0 and len(says) > room
-    if says and not below and room >= 16:
-        head += f"  {shortened(says, room)}"
-    quiet = skipped or finding.verdict is Verdict.PASS or finding.ignored is not None
-    verdict = page.paint(f"{finding.verdict.value:<5}", style)
-    page.line(f"{verdict} {page.paint(head.rstrip(), 'quiet' if quiet else None)}")
-    if below:
-        page.wrapped(says, indent=" " * 6)
-    if verbosity > 0 and finding.verdict is Verdict.PASS and (where := place(finding)):
-        page.wrapped(where, indent=" " * 6, style="quiet")
-
-
-def _says(finding: Finding) -> str:
-    if finding.ignored is not None:
-        return f"ignored: {clean(finding.ignored)}"
-    words = finding.reason if finding.verdict is Verdict.ERROR else finding.message
-    trial = "(trial) " if finding.status == "trial" and finding.verdict is not Verdict.PASS else ""
-    return trial + clean(words or finding.message)
-
-
 # --------------------------------------------------------------------------- in full
 
 
-def _in_full(page: Page, judged: RunReport, verbosity: int) -> None:
-    shown = [f for f in judged.findings if f.ignored is None and f.verdict in _TOLD]
-    present = {f.rule for f in shown}
-    heads = [f for f in shown if f.explained_by not in present]
-    failures = [h for h in heads if h.verdict is not Verdict.WARN or _symptoms(shown, h)]
-    warnings = [h for h in heads if h not in failures]
-    for title, group, style in (("FAILURES", failures, "bad"), ("WARNINGS", warnings, "warn")):
-        if group:
+def _in_full(page: Page, judged: RunReport, strict: bool, verbosity: int) -> None:
+    """What fails the check, what only warns, and what trial rules say, each under its cause."""
+    told = [f for f in judged.findings if f.ignored is None and f.verdict in _TOLD]
+    present = {f.rule for f in told}
+    sections: dict[str, list[Finding]] = {title: [] for title in _SECTIONS}
+    for head in told:
+        if head.explained_by not in present:
+            sections[_section(head, _symptoms(told, head), strict)].append(head)
+    for title, heads in sections.items():
+        if heads:
             page.line()
-            page.heading(title, "=", style)
-        for number, head in enumerate(group):
+            page.heading(title, "=", _SECTIONS[title])
+        for number, head in enumerate(heads):
             if number:
                 page.line()
-            show_finding(page, judged.run, head, _symptoms(shown, head), verbosity)
+            show_finding(page, judged.run, head, _symptoms(told, head), verbosity)
 
 
 _TOLD = (Verdict.FAIL, Verdict.WARN, Verdict.ERROR)
+_FAILURES, _WARNINGS, _TRIAL = "FAILURES", "WARNINGS", "TRIAL RULES (these never fail a check)"
+_SECTIONS = {_FAILURES: "bad", _WARNINGS: "warn", _TRIAL: "quiet"}
+
+
+def _section(head: Finding, symptoms: list[Finding], strict: bool) -> str:
+    """A cause stands where the gravest of what it explains belongs."""
+    together = (head, *symptoms)
+    if any(finding.gates(strict) for finding in together):
+        return _FAILURES
+    return _WARNINGS if any(f.status == "stable" for f in together) else _TRIAL
 
 
 def _symptoms(findings: list[Finding], cause: Finding) -> list[Finding]:
     return [f for f in findings if f.explained_by == cause.rule and f is not cause]
-
-
-def _skips(page: Page, judged: RunReport, verbosity: int) -> None:
-    """Why rules were skipped: one line for each reason, or with -v one for each rule."""
-    by_reason: dict[str, list[str]] = {}
-    for finding in judged.findings:
-        if finding.verdict is Verdict.SKIP and finding.ignored is None:
-            reason = clean(finding.reason or finding.message)
-            by_reason.setdefault(reason, []).append(finding.rule)
-    if not by_reason:
-        return
-    page.line()
-    page.heading("not judged", "-", "quiet")
-    for reason, rules in by_reason.items():
-        text = f"{', '.join(rules)}: {reason}"
-        if verbosity > 0:
-            page.wrapped(text)
-        else:
-            page.line(shortened(text, page.width))

@@ -70,6 +70,24 @@ def test_an_ignored_rule_is_shown_with_its_reason_and_not_among_the_failures():
     assert "loss/plateau" not in text[text.index("FAILURES") :]
 
 
+def test_a_trial_rule_stands_apart_and_the_last_line_says_that_it_never_fails():
+    item = report_samples.finding("loss/spikes", "FAIL", "4 spikes", status="trial")
+    judged = report_samples.RunReport(report_samples.run(), (item,))
+    text = plain(report_samples.report(judged, exit_code=0))
+    assert "FAILURES" not in text
+    assert "TRIAL RULES" in text
+    assert "1 failed in 41.2s (trial rules never fail a check)" in text
+    strict = plain(report_samples.report(judged, exit_code=1, strict=True))
+    assert "FAILURES" in strict
+
+
+def test_rules_skipped_for_one_reason_share_a_line_unless_all_is_asked_for():
+    text = plain(report_samples.healthy())
+    assert "SKIP  memory/headroom +1 ..." in text
+    assert "memory/growth" not in text
+    assert "SKIP  memory/growth ..." in plain(report_samples.healthy(), verbosity=1)
+
+
 def test_quiet_tells_what_is_wrong_and_very_quiet_one_line():
     quiet = plain(report_samples.sick(), verbosity=-1)
     assert "schedule/lr-unscaled" in quiet
