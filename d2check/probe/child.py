@@ -9,6 +9,7 @@ from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
 from .session import Session
+from .stopping import LoopEnded
 
 
 def main() -> int:
@@ -29,6 +30,8 @@ def main() -> int:
         neutralise.watch(after_import, session)
     try:
         run_config.run(session)
+    except LoopEnded:  # wherever the loop was run, be it in a setup file
+        return 0
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             session.recorder.end("interrupted")

@@ -13,26 +13,29 @@ if TYPE_CHECKING:
 
 NEVER = 10**9  # iterations
 
-# Importable package -> what its documentation says switches it off without any network.
+# Importable package -> the variables that keep it from the network, by its documentation. mlflow
+# has no off switch: its store is led into the run folder.
 TRACKERS = {
     "wandb": {"WANDB_MODE": "disabled"},
-    "mlflow": {},  # has no off switch: its store is led into the run folder
+    "mlflow": {"MLFLOW_TRACKING_URI": "file://{output}/mlruns"},
     "clearml": {"CLEARML_OFFLINE_MODE": "1"},
-    "neptune": {"NEPTUNE_MODE": "debug"},
-    "comet_ml": {"COMET_MODE": "disabled", "COMET_START_MODE": "disabled"},
+    "neptune": {"NEPTUNE_MODE": "offline"},
+    "comet_ml": {"COMET_START_ONLINE": "0", "COMET_DISABLE_AUTO_LOGGING": "1"},
+    "swanlab": {"SWANLAB_MODE": "disabled"},
 }
 
 
 def trackers(session: Session) -> None:
-    """Set experiment trackers off by their environment variables; note those installed."""
-    store = "file://" + os.path.join(session.plan.child_output, "mlruns")
+    """Set experiment trackers off and note those that are installed.
+
+    The checker starts the child with these variables already set; what is set stays.
+    """
     for package, variables in TRACKERS.items():
-        variables = {"MLFLOW_TRACKING_URI": store} if package == "mlflow" else variables
-        os.environ.update(variables)
+        for name, value in variables.items():
+            os.environ.setdefault(name, value.format(output=session.plan.child_output))
         if importlib.util.find_spec(package) is not None:
-            values = ", ".join("%s=%s" % item for item in sorted(variables.items()))
-            where = "store moved into the run folder" if package == "mlflow" else "off"
-            session.neutralised("%s: %s (%s)" % (package, where, values))
+            values = ", ".join("%s=%s" % (name, os.environ[name]) for name in variables)
+            session.neutralised("%s: kept off the network (%s)" % (package, values))
 
 
 def config(cfg: Any, session: Session) -> None:

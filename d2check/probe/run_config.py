@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import neutralise, wire
 from .redact import redact
-from .stopping import LoopEnded
 
 if TYPE_CHECKING:
     from .session import Session
@@ -19,7 +18,7 @@ SETUP_HOOK = "d2check_setup"
 
 
 def run(session: Session) -> None:
-    """Run the plan's entry to its end. Exceptions of the user's code pass through."""
+    """Run the plan's entry to its end: LoopEnded, or whatever the user's code raises."""
     plan = session.plan
     session.stage = "setup"
     import detectron2.config  # here, so that a missing package is told as the crash that it is
@@ -46,10 +45,7 @@ def run(session: Session) -> None:
     trainer = _build(trainer_class, cfg, session)
     if hasattr(trainer, "resume_or_load"):
         trainer.resume_or_load(resume=False)
-    try:
-        trainer.train()
-    except LoopEnded:
-        return
+    trainer.train()
 
 
 def load_setup(name: str) -> Any:
