@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2check.errors import InputError
 from d2check.model import Ending, Event, Series
-from d2check.sources.metrics_json.meaning import is_raw_writer, series_of
+from d2check.sources.metrics_json.meaning import Samples, is_raw_writer, samples_at, series_of
 from d2check.sources.metrics_json.rows import Malformed, Table, read_table
 from d2check.sources.metrics_json.segments import Segments, split
 from d2check.sources.metrics_json.traces import (
@@ -23,8 +21,8 @@ from d2check.sources.metrics_json.traces import (
     planned_from_eta,
     starts_of,
 )
+from d2check.sources.metrics_json.unpack import Unpacked
 
-_PACKED_BYTES = 64 * 1024
 _EXPECTED = "rows of metrics.json, one JSON object with an iteration on each line"
 
 
@@ -78,7 +76,7 @@ def read_metrics_json(path: Path) -> MetricsFile:
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2).startswith(b"\x1f\x8b")  # a pipe cannot go back
-            unpacked = _Unpacked(raw) if packed else None
+            unpacked = Unpacked(raw) if packed else None
             table = read_table(unpacked or raw)
     except OSError as error:
         raise InputError(
@@ -101,42 +99,6 @@ def read_metrics_json(path: Path) -> MetricsFile:
     last = file.segments[-1]
     events = (*last.events, Event("damaged", message, last.last_row, path.name))
     return replace(file, segments=(*file.segments[:-1], replace(last, events=events)))
-
-
-class _Unpacked:
-    """The content of a gzip file as far as it can be unpacked, and what stopped it.
-
-    Python's gzip module throws away what it had before the damage.
-    """
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self._packed = b""
-        self._member = zlib.decompressobj(wbits=31)
-        self.damage: str | None = None
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end and from the damage on."""
-        while not self.damage:
-            self._packed = self._packed or self._raw.read(_PACKED_BYTES)
-            if not self._packed:
-                if not self._member.eof:
-                    self.damage = "it ends early"
-                break
-            if self._member.eof and not self._packed.strip(b"\x00"):
-                self._packed = b""  # padding of tapes and block devices
-                continue
-            if self._member.eof:
-                self._member = zlib.decompressobj(wbits=31)
-            try:
-                data = self._member.decompress(self._packed, size)
-            except zlib.error as error:
-                self.damage = str(error)
-                break
-            self._packed = self._member.unconsumed_tail or self._member.unused_data
-            if data:
-                return data
-        return b""
 
 
 def from_table(table: Table, read_from: str) -> MetricsFile:
@@ -168,27 +130,8 @@ def _segment(
     table: Table, segments: Segments, label: int, lost: int, strays: int, read_from: str
 ) -> MetricsSegment:
     mine = segments.labels == label
-    alone = bool(mine.all())
     training = table.iteration[mine & segments.training]
-    loss = table.columns.get("total_loss")
-    raw_writer = loss is not None and is_raw_writer(
-        loss.values if alone else loss.values[mine[loss.rows]], segments.period
-    )
-    series = {}
-    for key, column in table.columns.items():
-        rows, values = column.rows, column.values
-        if not alone:
-            keep = mine[rows]
-            rows, values = rows[keep], values[keep]
-        if len(rows):
-            series[key] = series_of(
-                key,
-                table.iteration[rows],
-                values,
-                period=segments.period,
-                share_of_rows=len(rows) / max(len(training), 1),
-                raw_writer=raw_writer,
-            )
+    series = _series(table, segments, mine, max(len(training), 1))
     iterations = table.iteration[mine]
     lr = series.get("lr")
     events = starts_of(training, segments.period, lr, lost=lost, read_from=read_from)
@@ -210,6 +153,35 @@ def _segment(
         malformed_lines=lost,
         read_from=read_from,
     )
+
+
+def _series(
+    table: Table, segments: Segments, mine: NDArray[np.bool_], training_rows: int
+) -> dict[str, Series]:
+    alone = bool(mine.all())
+    loss = table.columns.get("total_loss")
+    raw_writer = loss is not None and is_raw_writer(
+        loss.values if alone else loss.values[mine[loss.rows]], segments.period
+    )
+    # Most keys come in every row and share the very same array of row numbers.
+    shared: dict[int, tuple[NDArray[np.bool_] | None, Samples]] = {}
+    series = {}
+    for key, column in table.columns.items():
+        if id(column.rows) not in shared:
+            keep = None if alone else mine[column.rows]
+            rows = column.rows if keep is None else column.rows[keep]
+            at = samples_at(rows, table.iteration[rows], segments.period)
+            shared[id(column.rows)] = keep, at
+        keep, samples = shared[id(column.rows)]
+        if len(samples.iterations):
+            series[key] = series_of(
+                key,
+                samples,
+                column.values if keep is None else column.values[keep],
+                share_of_rows=len(samples.rows) / training_rows,
+                raw_writer=raw_writer,
+            )
+    return series
 
 
 def _no_rows(path: Path, table: Table) -> InputError:

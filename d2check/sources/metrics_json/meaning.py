@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,25 +42,49 @@ def is_raw_writer(loss: NDArray[np.float64], period: int) -> bool:
     return bool((np.diff(loss) == 0).mean() < _RAW_REPEATS)
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Where keys were written that always came together.
+
+    rows: int64[n]. iterations: int64[m], strictly increasing. order: how
+    to bring values into that order, int64[m] or slice(None). every: the usual distance.
+    """
+
+    rows: NDArray[np.int64]
+    iterations: NDArray[np.int64]
+    order: NDArray[np.int64] | slice
+    every: int
+
+
+def samples_at(rows: NDArray[np.int64], iterations: NDArray[np.int64], period: int) -> Samples:
+    """One sample an iteration, the last that was written, whatever order the rows are in.
+
+    iterations: int64[n], those of the rows. period: `every` where there is one sample only.
+    """
+    order: NDArray[np.int64] | slice = slice(None)
+    if (iterations[1:] <= iterations[:-1]).any():
+        sort = np.argsort(iterations, kind="stable")
+        ordered = iterations[sort]
+        last = np.append(ordered[1:] != ordered[:-1], True)
+        order, iterations = sort[last], ordered[last]
+    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else period
+    return Samples(rows, iterations, order, every)
+
+
 def series_of(
     name: str,
-    iterations: NDArray[np.int64],
+    samples: Samples,
     values: NDArray[np.float64],
     *,
-    period: int,
     share_of_rows: float,
     raw_writer: bool,
 ) -> Series:
-    """The series of one key, sorted, one value an iteration (the last that was written).
+    """The series of one key.
 
-    share_of_rows: in what part of the training rows the key occurs; evaluations are rare.
+    values: float64[n], as written. share_of_rows: in what part of the training rows the key
+    occurs; evaluations are rare.
     """
-    if len(iterations) > 1 and not (np.diff(iterations) > 0).all():
-        order = np.argsort(iterations, kind="stable")
-        iterations, values = iterations[order], values[order]
-        last = np.append(iterations[1:] != iterations[:-1], True)
-        iterations, values = iterations[last], values[last]
-    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else period
+    iterations, values, every = samples.iterations, values[samples.order], samples.every
     if raw_writer or _is_raw(name, share_of_rows):
         return Series(name, iterations, values, every=every)
     # Before main, the window counts samples and not iterations (events.py, median(window_size)),

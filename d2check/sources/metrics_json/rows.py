@@ -148,9 +148,9 @@ class _Reader:
                 self.swapping = True
                 chunk, start = swapped(chunk[start:]), 0
                 continue
-            for row in self._by_line(chunk[start:end]):
-                self._learn(tuple(row))
-            start = end
+            if not self._learn(chunk[start:end]):
+                self._by_line(chunk[start:end])
+                start = end
 
     def _by_layout(self, chunk: bytes, start: int) -> int:
         """Read on from `start` while the rows fit; where it stopped, at a line that does not."""
@@ -177,17 +177,25 @@ class _Reader:
             self._read(chunk[half:stop])
         return stop
 
-    def _learn(self, keys: tuple[str, ...]) -> None:
-        """Let the layout cover the keys of a row that it refused."""
-        if not all(map(can_be_in_layout, keys)):
-            return
+    def _learn(self, line: bytes) -> bool:
+        """Let the layout cover the keys of a line that it refused; whether that changed it."""
+        objects, whole = objects_of(unswapped(line) if self.swapping else line)
+        keys = tuple(objects[0]) if whole and len(objects) == 1 else ()
+        numbers = numbers_of(objects[0]) if keys else None
+        if numbers is None or len(numbers) < len(keys) or not all(map(can_be_in_layout, keys)):
+            return False
         known = self.layout.keys if self.layout else ()
         union = tuple(dict.fromkeys(chain(known, keys)))
+        if len(union) == len(known):
+            return False
+        before, self.odd_keys = self.odd_keys, keys
         if len(union) <= max(2 * len(known), _MAX_WIDENED):
             self.layout = layout_of(union)
-        elif not known or keys == self.odd_keys:
+        elif not known or keys == before:
             self.layout = layout_of(keys)
-        self.odd_keys = keys
+        else:
+            return False
+        return True
 
     def _add_block(self, layout: Layout, rows: Sequence[Any], chunk: bytes, start: int) -> None:
         """Keep decoded rows that stand one a line from `start` on."""
@@ -218,7 +226,7 @@ class _Reader:
             often = [key for key, one in zip(layout.keys, share, strict=True) if one >= 0.1]
             self.layout = layout_of(tuple(often))
 
-    def _by_line(self, data: bytes) -> list[Mapping[str, float]]:
+    def _by_line(self, data: bytes) -> None:
         kept: list[Mapping[str, float]] = []
         for line in data.removesuffix(b"\n").split(b"\n"):
             self.lines += 1
@@ -236,7 +244,6 @@ class _Reader:
             if not whole or saved < len(objects):
                 self._lost(self.lines, self.rows + len(kept) - saved, saved, original)
         self._add_rows(kept)
-        return kept
 
     def _add_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
         gathered: dict[str, tuple[list[int], list[float]]] = {}

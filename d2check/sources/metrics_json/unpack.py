@@ -1,0 +1,45 @@
+"""A gzip file that may be damaged."""
+
+from __future__ import annotations
+
+import zlib
+from typing import BinaryIO
+
+_PACKED_BYTES = 64 * 1024
+
+
+class Unpacked:
+    """The content of a gzip file as far as it can be unpacked, and what stopped it.
+
+    Python's gzip module throws away what it had before the damage.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        """Unpack from where the raw stream stands."""
+        self._raw = raw
+        self._packed = b""
+        self._member = zlib.decompressobj(wbits=31)
+        self.damage: str | None = None
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end and from the damage on."""
+        while not self.damage:
+            self._packed = self._packed or self._raw.read(_PACKED_BYTES)
+            if not self._packed:
+                if not self._member.eof:
+                    self.damage = "it ends early"
+                break
+            if self._member.eof and not self._packed.strip(b"\x00"):
+                self._packed = b""  # padding of tapes and block devices
+                continue
+            if self._member.eof:
+                self._member = zlib.decompressobj(wbits=31)
+            try:
+                data = self._member.decompress(self._packed, size)
+            except zlib.error as error:
+                self.damage = str(error)
+                break
+            self._packed = self._member.unconsumed_tail or self._member.unused_data
+            if data:
+                return data
+        return b""
