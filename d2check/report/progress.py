@@ -56,7 +56,8 @@ class Watch:
     """What the records have said so far.
 
     iterations: how many the check asks for, None for no such limit. budget_s: seconds of training
-    that it may take. planned: SOLVER.MAX_ITER, once the training says so.
+    that it may take. planned: SOLVER.MAX_ITER, once the training says so. memory_mib: reserved on
+    the GPU; host_mib: resident in the host's memory.
     """
 
     iterations: int | None = None
@@ -67,6 +68,7 @@ class Watch:
     clock: float | None = None
     phase: str = ""
     memory_mib: float | None = None
+    host_mib: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     recent: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -98,7 +100,8 @@ class Watch:
         if total is not None and self.done > 1:
             self.recent.append((total, _number(record.get("data_s"))))
         memory = record.get("memory") or {}
-        self.memory_mib = _number(memory.get("reserved_mib")) or _number(record.get("rss_mib"))
+        self.memory_mib = _number(memory.get("reserved_mib"))
+        self.host_mib = _number(record.get("rss_mib"))
 
     def _fact(self, name: str) -> int | None:
         value = _number(self.facts.get(name))
@@ -155,6 +158,8 @@ class Watch:
             parts.append(f"data {100 * share:.0f} %")
         if self.memory_mib is not None:
             parts.append(f"memory {quantity(self.memory_mib, 'MiB')}")
+        elif self.host_mib is not None:
+            parts.append(f"host memory {quantity(self.host_mib, 'MiB')}")
         if (seen := self._epochs(self.done)) is not None:
             parts.append(f"{epochs(seen)} epochs")
         return parts

@@ -109,6 +109,12 @@ def test_a_reader_who_has_gone_does_not_end_the_check():
     progress.line("still here")
 
 
+def test_without_a_gpu_it_is_the_hosts_memory_that_is_told():
+    watch = Watch()
+    watch.take({"t": "iter", "rss_mib": 812.0})
+    assert watch.figures() == ["host memory 812 MiB"]
+
+
 def test_memory_of_the_loss_stays_bounded():
     watch = watched(10_000)
     assert len(watch.losses) <= 4000
