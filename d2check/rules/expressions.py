@@ -15,7 +15,7 @@ from typing import Any
 
 MAX_LENGTH = 300
 MAX_DEPTH = 20
-ROOMS = ("config", "facts", "run")
+ROOMS = ("config", "facts", "run", "symptom")
 
 Scope = Mapping[str, Any]
 Evaluator = Callable[[Scope], Any]

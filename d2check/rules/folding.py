@@ -42,13 +42,20 @@ def _direct_cause(rule: Rule, by_id: Mapping[str, Finding], run: Run) -> str | N
             continue
         if explanation.when is not None:
             try:
-                if not explanation.when.evaluate(Scope(run, cause.value, cause.extras)):
+                if not explanation.when.evaluate(_scope(run, cause, by_id[rule.id])):
                     continue
             except Absent:
                 continue
         doubt = (cause.status != "stable", cause.verdict is not Verdict.FAIL)
         holding.append((doubt, order, cause.rule))
     return min(holding)[2] if holding else None
+
+
+def _scope(run: Run, cause: Finding, symptom: Finding) -> Scope:
+    """The cause's measurement by its own names, the symptom's as `symptom.value` and so on."""
+    own = {**symptom.extras, "value": symptom.value}
+    extras = {**cause.extras, **{f"symptom.{name}": value for name, value in own.items()}}
+    return Scope(run, cause.value, extras)
 
 
 def _root(rule: str, cause_of: Mapping[str, str]) -> str:

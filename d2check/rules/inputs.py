@@ -71,7 +71,7 @@ class Scope(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         room, _, rest = name.partition(".")
         value: Any
-        if not rest:
+        if not rest or room == "symptom":
             value = self._own.get(name)
         elif room == "config":
             value = setting(self._run, rest)

@@ -117,7 +117,11 @@ class Needs:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Another rule that, when it fails or warns (and `when` holds of it), is the cause."""
+    """Another rule that, when it fails or warns, is the cause.
+
+    when: must hold of the cause's measurement (`value > 1`) and may look at the symptom's
+    (`symptom.rate_share > 0.2`).
+    """
 
     rule: str
     when: Expression | None = None

@@ -197,8 +197,12 @@ def _known_name(
     return False
 
 
-def _known_names(field: Field, names: Collection[str], valid_key: ValidKey) -> None:
+def _known_names(
+    field: Field, names: Collection[str], valid_key: ValidKey, *, of_symptom: bool = False
+) -> None:
     for name in names:
+        if of_symptom and name.startswith("symptom."):
+            continue
         if "." in name:
             _known_name(field, name, valid_key, RUN_NUMBERS)
 
@@ -238,7 +242,9 @@ def _explanations(field: Field, valid_key: ValidKey) -> tuple[Explanation, ...]:
             continue
         entries = item.entries(("rule", "when"), required=("rule",))
         rule = entries["rule"].line() if "rule" in entries else None
-        when = _expression(entries["when"], valid_key) if "when" in entries else None
+        when = None
+        if "when" in entries:
+            when = _expression(entries["when"], valid_key, of_symptom=True)
         if rule is not None:
             explanations.append(Explanation(rule, when))
     return tuple(explanations)
@@ -302,10 +308,12 @@ def _fix(field: Field, valid_key: ValidKey) -> FixTemplate | None:
     )
 
 
-def _expression(field: Field, valid_key: ValidKey) -> Expression | None:
+def _expression(
+    field: Field, valid_key: ValidKey, *, of_symptom: bool = False
+) -> Expression | None:
     expression = field.expression()
     if expression is not None:
-        _known_names(field, expression.names, valid_key)
+        _known_names(field, expression.names, valid_key, of_symptom=of_symptom)
     return expression
 
 

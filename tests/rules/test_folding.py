@@ -103,6 +103,15 @@ def test_a_cause_may_be_one_only_in_one_direction(judged, condition, cause):
     assert judged({"b/loss": F, "a/rate": W}, {"b/loss": [explanation]})[0]["b/loss"] == cause
 
 
+@pytest.mark.parametrize(("share", "cause"), [(0.9, "a/rate"), (0.001, None)])
+def test_a_cause_may_depend_on_what_the_symptom_measured(judged, share, cause):
+    explanation = Explanation("a/rate", compile_expression("value > 1 and symptom.share > 0.1"))
+    explained, _, _ = judged(
+        {"b/nan": F, "a/rate": W}, {"b/nan": [explanation]}, b_nan={"extras": {"share": share}}
+    )
+    assert explained["b/nan"] == cause
+
+
 def test_causes_first_then_by_verdict_and_severity(judged):
     verdicts = {"a/pass": P, "b/skip": S, "c/warn": W, "d/symptom": F, "e/low": F, "f/rate": W}
     _, roots, findings = judged(
