@@ -17,6 +17,7 @@ from d2check.sources.metrics_json.lines import ITERATION
 
 _NO_FIELD = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
 
+_PIECE_BYTES = 40 * 2**20  # malloc gives back what is freed above 32 MiB, and keeps the rest
 ABSENT = 1.3847562910473829e308  # no training produces it; NaN is a value of its own
 
 
@@ -66,31 +67,73 @@ def layout_of(keys: tuple[str, ...]) -> Layout:
     return Layout(keys, msgspec.json.Decoder(row).decode_lines, keys.index(ITERATION))
 
 
-def columns_of(keys: tuple[str, ...], blocks: list[Block]) -> Iterator[tuple[str, Column]]:
-    """The columns of all blocks of one layout. Empties the list, to hold the values only once."""
-    count = sum(len(block) for _, block in blocks)
-    rows = np.empty(count, np.int64)
-    table = np.empty((len(keys), count), np.float64)
-    end = count
-    while blocks:
-        first, block = blocks.pop()
-        start = end - len(block)
-        rows[start:end] = np.arange(first, first + len(block))
-        table[:, start:end] = block.T
-        end = start
-    for key, values in zip(keys, table, strict=True):
-        here = values != ABSENT
-        if here.all():
-            yield key, Column(rows, values)
-        elif here.any():
-            yield key, Column(rows[here], values[here])
+class Gathered:
+    """The blocks of one layout, held so that turning them into columns needs no second copy."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        """Nothing yet."""
+        self._keys = keys
+        self._blocks: list[Block] = []
+        self._size_bytes = 0
+        self._pieces: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+
+    def add(self, first_row: int, block: NDArray[np.float64]) -> None:
+        """Keep a block, float64[rows, keys], of rows that begin with number `first_row`."""
+        self._blocks.append((first_row, block))
+        self._size_bytes += block.nbytes
+        if self._size_bytes >= _PIECE_BYTES:
+            self._pack()
+
+    def columns(self) -> Iterator[tuple[str, Column]]:
+        """The columns; the blocks are gone afterwards."""
+        self._pack()
+        count = sum(len(rows) for rows, _ in self._pieces)
+        all_rows = np.empty(count, np.int64)
+        columns = [np.empty(count, np.float64) for _ in self._keys]
+        end = count
+        while self._pieces:
+            rows, values = self._pieces.pop()
+            start = end - len(rows)
+            all_rows[start:end] = rows
+            for column, part in zip(columns, values, strict=True):
+                column[start:end] = part
+            end = start
+        del rows, values
+        for key, column in zip(self._keys, columns, strict=True):
+            here = column != ABSENT
+            if here.all():
+                yield key, Column(all_rows, column)
+            elif here.any():
+                yield key, Column(all_rows[here], column[here])
+
+    def _pack(self) -> None:
+        if self._blocks:
+            rows = [np.arange(first, first + len(block)) for first, block in self._blocks]
+            values = np.concatenate([block for _, block in self._blocks]).T
+            self._pieces.append((np.concatenate(rows), np.ascontiguousarray(values)))
+            self._blocks, self._size_bytes = [], 0
 
 
-def joined(pieces: Sequence[Column]) -> Column:
-    """One column of several, in the order of their rows."""
-    if len(pieces) == 1:
-        return pieces[0]
-    rows = np.concatenate([piece.rows for piece in pieces])
-    values = np.concatenate([piece.values for piece in pieces])
-    order = np.argsort(rows, kind="stable")
-    return Column(rows[order], values[order])
+class Joiner:
+    """Puts the pieces of keys together, each into one column in the order of its rows.
+
+    Keys whose pieces stand in the very same rows share one array of row numbers.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._known: dict[tuple[int, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._alive: list[NDArray[np.int64]] = []  # else an identity might be given away again
+
+    def join(self, pieces: Sequence[Column]) -> Column:
+        """One column."""
+        if len(pieces) == 1:
+            return pieces[0]
+        where = tuple(id(piece.rows) for piece in pieces)
+        if where not in self._known:
+            self._alive += [piece.rows for piece in pieces]
+            rows = np.concatenate([piece.rows for piece in pieces])
+            order = np.argsort(rows, kind="stable")
+            self._known[where] = rows[order], order
+        rows, order = self._known[where]
+        return Column(rows, np.concatenate([piece.values for piece in pieces])[order])

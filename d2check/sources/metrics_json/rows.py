@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from d2check.sources.metrics_json.blocks import (
     ABSENT,
-    Block,
     Column,
+    Gathered,
+    Joiner,
     Layout,
     can_be_in_layout,
-    columns_of,
-    joined,
     layout_of,
 )
 from d2check.sources.metrics_json.lines import ITERATION, numbers_of, objects_of
@@ -123,7 +122,7 @@ class _Reader:
         self.rows = 0
         self.lines = 0
         self.size_bytes = 0
-        self.blocks: dict[tuple[str, ...], list[Block]] = {}
+        self.blocks: dict[tuple[str, ...], Gathered] = {}
         self.pieces: dict[str, list[Column]] = {}
         self.not_numbers: dict[str, int] = {}
         self.malformed: list[Malformed] = []
@@ -214,7 +213,9 @@ class _Reader:
         self.lines += len(rows)
         if not len(block):
             return
-        self.blocks.setdefault(layout.keys, []).append((self.rows, block))
+        if layout.keys not in self.blocks:
+            self.blocks[layout.keys] = Gathered(layout.keys)
+        self.blocks[layout.keys].add(self.rows, block)
         self.rows += len(block)
         if len(layout.keys) > _MAX_PLAIN:
             self._narrow(layout, block)
@@ -266,9 +267,10 @@ class _Reader:
     def table(self) -> Table:
         """All that was read; the reader is empty afterwards."""
         for keys in list(self.blocks):
-            for key, column in columns_of(keys, self.blocks.pop(keys)):
+            for key, column in self.blocks.pop(keys).columns():
                 self.pieces.setdefault(key, []).append(column)
-        columns = {key: joined(self.pieces.pop(key)) for key in list(self.pieces)}
+        joiner = Joiner()
+        columns = {key: joiner.join(self.pieces.pop(key)) for key in list(self.pieces)}
         iteration = columns.pop(ITERATION, None)
         return Table(
             np.empty(0, np.int64) if iteration is None else iteration.values.astype(np.int64),
