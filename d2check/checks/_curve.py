@@ -7,6 +7,7 @@ because their noise is nearly independent: the pool has about half the noise of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -249,29 +250,27 @@ def at_base_rate(curve: LossCurve) -> LossCurve:
 def background_dip(curve: LossCurve) -> bool:
     """Whether an R-CNN called everything background for a while and now finds its foreground.
 
-    Both ROI losses collapse early and come back, while no other head rises and the total stays
-    below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken for a
-    divergence or, with the proposals' loss falling meanwhile, for a plateau.
+    Both ROI losses collapse early and come back, while the proposals (and masks) do not rise and
+    the total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily
+    taken for a divergence. What rises in all heads alike is not this.
     """
-    if not {"loss_box_reg", "loss_cls"} <= set(curve.heads) or len(curve) < 20:
-        return False
-    box, n = curve.heads["loss_box_reg"], len(curve)
-    size = max(3, n // 20)
-    levels = block_means(box, size)
-    lowest = int(np.argmin(levels[: max(1, int(0.6 * len(levels)))]))
-    noise = noise_of(box).mean_se(size)
-    returned = float(np.mean(levels[-2:])) - float(levels[lowest])
     others = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
-    rest = _pool(next(iter(others.values())), others) if others else None
-    end = float(np.mean(block_means(curve.total, size)[-2:]))
-    start = float(np.mean(curve.total[:size]))
-    if returned < max(0.5, 4 * noise) or end > start + 0.4:
+    if not others or len(others) + 2 > len(curve.heads) or len(curve) < 20:
         return False
-    if rest is None:
-        return True
-    rest_levels = block_means(rest, size)
-    risen = float(np.mean(rest_levels[-2:])) - float(rest_levels[lowest])
-    return risen < max(0.15 * returned, 2 * noise_of(rest).mean_se(size))
+    size = max(3, len(curve) // 20)
+    box = block_means(curve.heads["loss_box_reg"], size)
+    lowest = int(np.argmin(box[: max(1, int(0.6 * len(box)))]))
+    returned = float(np.mean(box[-2:]) - box[lowest])
+    box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
+    start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
+    if returned < max(0.7, 4 * box_se) or end > start + 0.4:
+        return False
+    pooled = _pool(next(iter(others.values())), others)
+    rest, rest_se = block_means(pooled, size), noise_of(pooled).mean_se(size)
+    contrast = returned - float(np.mean(rest[-2:]) - rest[lowest])
+    risen = float(np.mean(rest[-2:]) - rest[lowest:].min())
+    alone = contrast > max(0.5, 2.5 * math.hypot(box_se, rest_se))
+    return alone and risen < max(0.25 * returned, 2.5 * rest_se)
 
 
 def block_means(values: Floats, size: int) -> Floats:

@@ -22,7 +22,8 @@ from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
-CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals, one class
+NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+TRAINED_BELOW = 0.35  # half of ln 2, the lowest price of chance
 
 
 def loss_fall(
@@ -89,12 +90,17 @@ def _why_no_fall_is_expected(
 
 
 def _trained_level(curve: LossCurve) -> str | None:
-    """Which head says that training had been done before the first row, in words."""
-    rows = slice(0, max(2, len(curve) // 10))
-    for name, below in (("loss_mask", 0.6), ("loss_cls", 0.6)):
+    """Which head says that training had been done before the first row, in words.
+
+    Only rows of the first NEAR_START iterations can tell: later ones may have been learned here.
+    """
+    rows = curve.iterations <= NEAR_START
+    if not rows.any():
+        return None
+    for name in ("loss_mask", "loss_cls"):
         if name in curve.heads:
             level = math.exp(float(np.median(curve.heads[name][rows])))
-            if level < below * CHANCE_OF_TWO:
+            if level < TRAINED_BELOW:
                 return f"{name} starts at {level:.2g}"
     return None
 
@@ -154,7 +160,7 @@ def late_fall(
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     upper = late + se_margin * late_se - discount * expected
-    return Measurement(-math.expm1(-upper), "share", span, extras, _why_flat_is_healthy(curve))
+    return Measurement(-math.expm1(-upper), "share", span, extras, _why_flat_is_healthy(curve, x))
 
 
 def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
@@ -163,12 +169,16 @@ def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
     return -slope * reach, max(se * reach, 1e-12)
 
 
-def _why_flat_is_healthy(curve: LossCurve) -> str | None:
+def _why_flat_is_healthy(curve: LossCurve, x: Floats) -> str | None:
     trained = _trained_level(curve)
     if trained:
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
     if background_dip(curve):
-        return "the ROI heads are still coming back from calling everything background"
+        half = len(curve) // 2
+        box = curve.heads["loss_box_reg"]
+        fall, se = _falling(x[half:], box[half:], noise_of(box))
+        if fall < -2 * se:
+            return "the ROI heads are still coming back from calling everything background"
     return None
 
 

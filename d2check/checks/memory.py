@@ -92,9 +92,10 @@ def growth(
     of varying size make them ever more rarely.
 
     extras: z (slope / standard error, of allocated), rising_blocks (share of block-to-block
-    steps that go up), records_late (new maxima in the second half of the rows, of peak),
-    octave_ratio (rise in the second half / rise in the quarter before), rise_mib,
-    exhausted_at (iteration at which the GPU is full at this pace).
+    steps that go up), records_late (new maxima in the second half of the rows), surprise (-log10 of
+    the probability of so many new maxima among draws that do not grow: Poisson with mean ln k over
+    the last 1 - 1/k of them, Renyi 1962), octave_ratio (rise in the second half / rise in the
+    quarter before), rise_mib, exhausted_at (iteration at which the GPU is full at this pace).
     """
     series, name = (allocated, "allocated") if allocated is not None else (peak, "peak")
     if series is None or len(series) < min_rows:
@@ -118,6 +119,7 @@ def growth(
         "z": slope / se,
         "rising_blocks": float((np.diff(means) > 0).mean()),
         "records_late": records_late,
+        "surprise": _surprise_of_records(series.values),
         "octave_ratio": octave,
         "rise_mib": float(means[-1] - means[0]),
         "exhausted_at": _exhausted_at(series, per_iteration, gpu_total_mib),
@@ -125,6 +127,26 @@ def growth(
     }
     span = (int(iterations[0]), int(iterations[-1]))
     return Measurement(1000 * per_iteration, "MiB per 1,000 iterations", span, extras)
+
+
+def _surprise_of_records(peaks: Floats) -> float:
+    """-log10 P of the new maxima, for the tail of the rows in which they are most surprising."""
+    new = np.diff(np.maximum.accumulate(peaks), prepend=peaks[0]) > 0
+    best = 0.0
+    for start in (0.125, 0.2, 0.333, 0.5, 0.667, 0.75, 0.85):
+        records = int(new[int(start * len(new)) :].sum())
+        best = max(best, -_log10_poisson_tail(records, -math.log(start)))
+    return best
+
+
+def _log10_poisson_tail(count: int, mean: float) -> float:
+    """log10 P(N >= count) for N Poisson with this mean."""
+    if count <= 0:
+        return 0.0
+    terms = np.arange(count, count + 60)
+    logs = terms * math.log(mean) - mean - np.array([math.lgamma(k + 1) for k in terms])
+    top = float(logs.max())
+    return min((top + math.log(float(np.exp(logs - top).sum()))) / math.log(10), 0.0)
 
 
 def _exhausted_at(series: Series, per_iteration: float, total: float | None) -> int | None:

@@ -110,14 +110,15 @@ def lr_scale(
             return Measurement(None, undecided="the peak of the rate is not known")
         base_lr = float(lr.values.max())
     reference = REFERENCE_LR.get(meta_architecture or "", REFERENCE_LR_RCNN)
-    linear = reference * images_per_batch / REFERENCE_IMAGES
+    linear = linear_rule(images_per_batch, meta_architecture)
     extras: dict[str, Scalar] = {
         "linear_rule_lr": linear,
         "base_lr": base_lr,
         "reference_lr": reference,
         "read_from": source,
     }
-    return Measurement(base_lr / linear, "ratio", None, extras)
+    # Rounded: 0.0005 / 0.002 must not come out below a threshold of 0.25.
+    return Measurement(float(f"{base_lr / linear:.6g}"), "ratio", None, extras)
 
 
 def lr_vanishes(
@@ -159,12 +160,15 @@ def first_rate(
     lr: Series,
     base_lr: float | None = None,
     warmup_iterations: float | None = None,
+    images_per_batch: int | None = None,
+    meta_architecture: str | None = None,
     *,
     near_start: int = 25,
 ) -> Measurement:
     """The rate of the first rows over the peak: 1.0 means that there is no warm-up.
 
     extras: first_at (iteration), peak, asked ("yes" where the config asks for a warm-up),
+    over_linear (peak / rate of the linear rule; at 1 a training survives the lack of a warm-up),
     proposed_warmup.
     """
     if not len(lr) or int(lr.iterations[0]) > near_start:
@@ -177,10 +181,19 @@ def first_rate(
         "first_at": int(lr.iterations[0]),
         "peak": peak,
         "asked": asked,
+        "over_linear": peak / linear_rule(images_per_batch, meta_architecture)
+        if images_per_batch
+        else None,
         "proposed_warmup": 1000,
     }
     share = float(lr.values[0]) / peak
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[0])), extras)
+
+
+def linear_rule(images_per_batch: int, meta_architecture: str | None) -> float:
+    """The model zoo's rate for so many images per batch (SGD)."""
+    reference = REFERENCE_LR.get(meta_architecture or "", REFERENCE_LR_RCNN)
+    return reference * images_per_batch / REFERENCE_IMAGES
 
 
 def steps_in_warmup(steps: Sequence[float], warmup_iterations: float) -> Measurement:
