@@ -146,7 +146,9 @@ def parse_metric_line(line: bytes) -> MetricLine | None:
         return None
     if means and "total_loss" not in means:
         means = {}
-    return MetricLine(iteration, tuple(numbers), list(numbers.values()), means, total, tuple(unread))
+    return MetricLine(
+        iteration, tuple(numbers), list(numbers.values()), means, total, tuple(unread)
+    )
 
 
 def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:

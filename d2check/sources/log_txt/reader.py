@@ -1,0 +1,356 @@
+"""Lines of a log, in one pass, to the starts that wrote them. Every line is counted once."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+from d2check.sources.log_txt import blocks, messages
+from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
+from d2check.sources.log_txt.stamps import Clock
+from d2check.sources.log_txt.start import Start
+from d2check.sources.log_txt.stream import Readable, batches
+from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, is_head
+
+_MAX_LISTED = 100
+_MAX_WRAPPED = 60  # physical lines of one printed row; deep supervision fills twenty
+_MIN_WRAP = 40  # columns; no terminal is narrower
+_TRAILING_BLANKS = 3  # that a capture may drop where a line was broken
+_QUOTE = re.compile(rb"^[ \t]*(?:> ?)+")
+
+# Headings that each process prints once; the second one is another process.
+_HEADINGS = {"Environment", "Command", "Running"}
+# What building a trainer prints and no evaluation does.
+_SETUP = ("Model:", "Removed ", "Using training sampler", "Auto-scaling the config")
+_LOGGED = "Exception during training"
+_KILLED = re.compile(
+    r"^(?:\S+: line \d+: +\d+ )?(?P<shell>Killed|Terminated|Segmentation fault|Bus error|Aborted)"
+    r"(?: \(core dumped\))?(?:\s{2,}.*)?$"
+    r"|(?P<slurm>(?:slurmstepd|srun): error: .*(?:CANCELLED|oom|OOM|Killed|TIME LIMIT).*)"
+    r"|(?P<torch>(?:ProcessExitedException: )?process \d+ terminated with signal (\w+))"
+    r"|(?P<agent>.*exitcode *: -\d+ .*Signal \d+ \((\w+)\).*)"
+)
+_INTERRUPT = re.compile(r"^\^?C?(?:Traceback.*)?KeyboardInterrupt$|^\^C$")
+_COLUMNS = re.compile(rb"(?:max_mem: +\d+M|lr: +\S+)\W*$")
+
+
+@dataclass(frozen=True)
+class LineCounts:
+    """How many lines were what. known: messages and blocks that were understood."""
+
+    metric: int = 0
+    known: int = 0
+    other: int = 0
+    malformed: int = 0
+    blank: int = 0
+
+    @property
+    def total(self) -> int:
+        """All lines of the file."""
+        return self.metric + self.known + self.other + self.malformed + self.blank
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A line of which something was lost. line counts from 1."""
+
+    line: int
+    start: str
+
+
+class Reader:
+    """The state between two lines."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.starts: list[Start] = []
+        self.counts = LineCounts()
+        self.malformed: list[Malformed] = []
+        self.lines = 0
+        self.size_bytes = 0
+        self._clock = Clock()
+        self._parser = LineParser()
+        self._block: str | None = None
+        self._traceback: list[str] | None = None
+        self._traceback_line = 0
+        self._traceback_logged = False
+        self._held: bytes | None = None  # a metric line that may go on in the next one
+        self._held_lines = 0
+        self._held_number = 0
+        self._width = 0
+        self._has_rate = False
+        self._metric = self._known = self._other = self._malformed = self._blank = 0
+
+    # ------------------------------------------------------------------------------- lines
+
+    def read(self, stream: Readable) -> None:
+        """All lines of the stream."""
+        for batch in batches(stream):
+            self.size_bytes += len(batch)
+            damaged = b"\x00" in batch
+            for line in batch.split(b"\n"):
+                self.lines += 1
+                if damaged and b"\x00" in line:
+                    self._damaged(line)
+                    continue
+                if b"\r" in line:  # a progress bar: only its last state stays on the screen
+                    line = line.rpartition(b"\r")[2] if MARK not in line else line
+                if self._held is not None and self._continue(line):
+                    continue
+                if MARK in line:
+                    self._metric_line(line, self.lines)
+                else:
+                    self._text_line(line)
+        self._flush_held()
+        self._end_traceback()
+        self.counts = LineCounts(
+            self._metric, self._known, self._other, self._malformed, self._blank
+        )
+
+    def _damaged(self, line: bytes) -> None:
+        """A line with NULs, which a machine that lost its power leaves: read, counted as lost."""
+        self._flush_held()
+        counts = (self._metric, self._known, self._other, self._blank)
+        bare = line.replace(b"\x00", b"")
+        if MARK in bare:
+            self._metric_line(bare, self.lines)
+            self._flush_held()
+        else:
+            self._text_line(bare)
+        self._metric, self._known, self._other, self._blank = counts
+        self._lost(line)
+
+    def _lost(self, line: bytes, number: int | None = None) -> None:
+        if len(self.malformed) < _MAX_LISTED:
+            text = line[:80].decode("utf-8", "replace")
+            self.malformed.append(Malformed(number or self.lines, text))
+        self._malformed += 1
+        self._current().malformed += 1
+
+    # ------------------------------------------------------------------------- metric lines
+
+    def _metric_line(self, line: bytes, number: int) -> None:
+        row = self._parser.parse(line)
+        if row is None:
+            self._text_line(line)
+            return
+        if self._may_go_on(line):
+            self._held, self._held_lines, self._held_number = line, 1, number
+            return
+        self._metric += 1
+        self._row(row, line, number)
+
+    def _may_go_on(self, line: bytes) -> bool:
+        """Whether a terminal may have broken the row here."""
+        size = len(line)
+        if size < _MIN_WRAP:
+            return False
+        if self._width and self._width - _TRAILING_BLANKS <= size <= self._width:
+            return True
+        return _COLUMNS.search(line[-40:]) is None
+
+    def _continue(self, line: bytes) -> bool:
+        """Join the line to the held one if it goes on there."""
+        held = self._held
+        assert held is not None
+        first = self._held_lines == 1
+        width = max(len(held), self._width) if first else self._width
+        fits = len(line) <= width and self._held_lines < _MAX_WRAPPED
+        if not fits or not line.strip() or MARK in line or messages.PREFIX.match(_text(line)):
+            self._flush_held()
+            return False
+        # Blanks at the break are cut by some captures: only the width tells that they were there.
+        short = -len(held) % width if width else 0
+        joined = held + b" " * (short if short <= _TRAILING_BLANKS else 0) + line
+        if not _goes_on(held, joined):
+            self._flush_held()
+            return False
+        self._width = width
+        self._held = joined
+        self._held_lines += 1
+        if len(line) < width - _TRAILING_BLANKS:
+            self._flush_held()
+        return True
+
+    def _flush_held(self) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        row = parse_metric_line(held)
+        if row is None:
+            self._other += self._held_lines
+            return
+        if self._has_rate and "lr" not in row.names and "lr" not in row.unread:
+            # Its rate was printed in every row so far: the end of this one is missing.
+            self._lost(held, self._held_number)
+            self._metric += self._held_lines - 1
+            return
+        self._metric += self._held_lines
+        self._row(row, held, self._held_number)
+
+    def _row(self, row: MetricLine, line: bytes, number: int) -> None:
+        self._end_block()
+        moment = self._clock.read(line)
+        start = self._current()
+        self._has_rate = self._has_rate or "lr" in row.names
+        last = start.last_iteration
+        if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
+            # The writers are flushed once more after the loop: medians of rows already printed.
+            start.stale_iteration = row.iteration
+            text = f"the row of iteration {row.iteration} was printed after the loop was left"
+            start.event("stale-row", text, number, row.iteration)
+            return
+        if start.printed(row.iteration, moment):
+            start.event("second-writer", "another process printed the same iteration", number)
+            return
+        if last is not None and row.iteration <= last:
+            start = self._next_start(number)
+        start.last_line = number
+        if not math.isnan(moment):
+            start.last_s = moment
+        if any("loss" in name for name in row.names):
+            start.crashes = [replace(crash, survived=True) for crash in start.crashes]
+        elif start.last_iteration is None and not row.iteration:
+            return  # `iter: 0  lr: N/A`: a loop that never finished an iteration
+        start.add(row, moment)
+
+    # --------------------------------------------------------------------------- other lines
+
+    def _text_line(self, line: bytes) -> None:
+        bare = line.strip()
+        if not bare or bare == b"```":
+            self._blank += 1
+            if self._traceback is not None:
+                self._traceback.append("")
+            return
+        if bare[:1] == b">":
+            line = _QUOTE.sub(b"", line)
+        text = _text(line)
+        found = messages.PREFIX.match(text)
+        if found:
+            self._message(text[found.end() :].strip(), line, found)
+            return
+        if self._traceback is not None and len(self._traceback) < MAX_LINES:
+            if not self._raw(text, traceback=True):
+                self._traceback.append(text)
+            self._known += 1
+            return
+        if is_head(text):
+            self._open_traceback(text)
+            self._known += 1
+            return
+        if self._block is not None and blocks.feed(self._current(), self._block, text):
+            self._known += 1
+            return
+        # A console whose prefix was cut off, or a project that prints without one.
+        self._block = None
+        start = self._current()
+        known, block = messages.take(start, text.strip(), self.lines)
+        known = known or self._raw(text, traceback=False)
+        self._block = block
+        self._known += known
+        self._other += not known
+
+    def _message(self, text: str, line: bytes, found: re.Match[str]) -> None:
+        self._end_block()
+        moment = self._clock.read(line)
+        word = text.partition(" ")[0]
+        self._maybe_next_start(word, text)
+        start = self._current()
+        start.last_line = self.lines
+        known, self._block = messages.take(start, text, self.lines)
+        if not math.isnan(moment):
+            if start.began_line == self.lines:
+                start.began_s = moment
+            start.last_s = moment
+        if text.startswith(_LOGGED):
+            self._traceback_logged = True
+            known = True
+        self._known += known
+        self._other += not known
+
+    def _raw(self, text: str, *, traceback: bool) -> bool:
+        """Read a line that no logger wrote. Whether it tells of an end."""
+        start = self._current()
+        killed = _KILLED.match(text.strip())
+        if killed:
+            start.killed = (killed.lastgroup or "", text.strip()[:500], self.lines)
+            return True
+        if _INTERRUPT.match(text.strip()) and not traceback:
+            start.interrupted_line = self.lines
+            return True
+        return False
+
+    # ------------------------------------------------------------------------------ blocks
+
+    def _open_traceback(self, text: str) -> None:
+        self._block = None
+        self._traceback = [text]
+        self._traceback_line = self.lines
+
+    def _end_block(self) -> None:
+        self._block = None
+        self._end_traceback()
+
+    def _end_traceback(self) -> None:
+        lines, self._traceback = self._traceback, None
+        if lines is None:
+            return
+        crash = crash_of(lines, self._traceback_line, logged=self._traceback_logged)
+        self._traceback_logged = False
+        if crash is not None:
+            self._current().crashes.append(crash)
+
+    # ------------------------------------------------------------------------------ starts
+
+    def _current(self) -> Start:
+        if not self.starts:
+            self.starts.append(Start(self.name, max(self.lines, 1)))
+        return self.starts[-1]
+
+    def _next_start(self, line: int) -> Start:
+        if not self.starts or self.starts[-1].last_line:
+            self.starts.append(Start(self.name, line))
+        return self.starts[-1]
+
+    def _maybe_next_start(self, word: str, text: str) -> None:
+        start = self._current()
+        if word == "Rank":
+            found = re.match(r"Rank of current process: (\d+)", text)
+            rank = int(found[1]) if found else 0
+            if rank in start.ranks or start.began_line is not None or start.is_over:
+                start = self._next_start(self.lines)
+            start.ranks.add(rank)
+            return
+        again = start.began_line is not None and text.startswith("Starting training from")
+        if again or (start.is_over and text.startswith(_SETUP)):
+            self._next_train_call(start)
+        elif word in _HEADINGS:
+            if word in start.headings and len(start.ranks) < 2:
+                start = self._next_start(self.lines)
+            start.headings.add(word)
+
+    def _next_train_call(self, start: Start) -> None:
+        """A second `train()` in one process: what was told of the process holds on."""
+        if not (start.is_over or start.rows):
+            return  # another rank begins
+        new = self._next_start(self.lines)
+        new.facts = {k: v for k, v in start.facts.items() if k not in ("total_s", "hooks_s")}
+        new.class_instances = dict(start.class_instances)
+        new.config_text = list(start.config_text)
+
+
+def _goes_on(held: bytes, joined: bytes) -> bool:
+    """Whether the joined line reads as one row that has more in it than the held part."""
+    before, after = parse_metric_line(held), parse_metric_line(joined)
+    if after is None:
+        return False
+    if before is None:
+        return True
+    rest = joined[len(held) :]
+    return len(after.names) > len(before.names) or b":" in rest or len(rest.strip()) <= 12
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip()
