@@ -12,6 +12,8 @@ _UNHAPPY = {
     EndingKind.HUNG,
 }
 
+_OTHER_STARTS = ("restart", "resume", "two-writers", "second-writer", "failed-start")
+
 
 def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measurement:
     """1 if the training was ended by an error or a signal, 0 if it was not, with the kind in words.
@@ -53,7 +55,7 @@ def out_of_memory(
 
 def runs_mixed(events: tuple[Event, ...] = ()) -> Measurement:
     """How many other runs share this run's file: restarts, resumes, and a second writer."""
-    mixed = [e for e in events if e.kind in ("restart", "resume", "interleaved", "duplicate")]
+    mixed = [event for event in events if event.kind in _OTHER_STARTS]
     extras: dict[str, Scalar] = {"kinds": ", ".join(sorted({e.kind for e in mixed})) or None}
     return Measurement(float(len(mixed)), "runs", None, extras)
 

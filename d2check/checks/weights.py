@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from d2check.model import Event, Measurement, Scalar
-
-# RGB statistics on a 0-255 scale, and what goes with them
-TORCHVISION_STD = (57.375, 57.12, 58.395)
+from d2check.model import Event, Measurement, Scalar, Series
 
 
-def skipped_weights(
-    events: tuple[Event, ...], *, expected: Sequence[str] = ("predictor", "cls_score", "bbox_pred")
+def lost_weights(
+    weights_total: int, weights_missing: int | None = None, weights_skipped: int | None = None
 ) -> Measurement:
-    """How many parameters of the checkpoint were skipped or missing, class-sized layers apart.
+    """Share of the model's weights that the checkpoint has in another shape, and so are skipped.
 
-    events of kind skipped-weights and missing-weights, one per parameter or one for a list of
-    names separated by commas. extras: backbone (those whose name holds "backbone"), first.
+    A few are normal: the layers whose size depends on the number of classes. extras: skipped,
+    missing, total, missing_share (not in the checkpoint at all; an ImageNet backbone brings
+    nothing for pyramid and heads).
     """
-    names: list[str] = []
-    for event in events:
-        if event.kind in ("skipped-weights", "missing-weights"):
-            names += [part.strip() for part in event.message.split(",") if part.strip()]
-    wrong = [n for n in names if not any(word in n for word in expected)]
-    backbone = [n for n in wrong if "backbone" in n]
+    if weights_total <= 0:
+        return Measurement(None, undecided="the number of weights is not known")
+    missing, skipped = weights_missing or 0, weights_skipped or 0
     extras: dict[str, Scalar] = {
-        "backbone": len(backbone), "all": len(names), "first": wrong[0] if wrong else None,
-    }  # fmt: skip
-    return Measurement(float(len(wrong)), "parameters", None, extras)
+        "skipped": skipped,
+        "missing": missing,
+        "total": weights_total,
+        "missing_share": missing / weights_total,
+    }
+    return Measurement(skipped / weights_total, "share", None, extras)
+
+
+def scratch_images(
+    weights: str,
+    planned_iterations: int,
+    images_per_batch: int,
+    parameters: int | None = None,
+) -> Measurement:
+    """Images that the planned training shows to a model without pretrained weights.
+
+    Infinite where weights are loaded (MODEL.WEIGHTS). extras: loaded ("yes", "no"), parameters.
+    """
+    loaded = bool(weights)
+    seen = math.inf if loaded else float(planned_iterations * images_per_batch)
+    extras: dict[str, Scalar] = {"loaded": "yes" if loaded else "no", "parameters": parameters}
+    return Measurement(seen, "images", None, extras)
 
 
 def from_scratch(
@@ -49,13 +64,18 @@ def from_scratch(
     return Measurement(2.0 if frozen else 1.0, "", None, {"frozen": frozen})
 
 
-def untouched_parameters(untouched: int, parameters: int) -> Measurement:
-    """Share of the trainable parameters that did not change in the observed iterations."""
-    if parameters <= 0:
-        return Measurement(None, undecided="the number of parameters is not known")
-    return Measurement(
-        untouched / parameters, "share", None, {"untouched": untouched, "parameters": parameters}
-    )
+def untouched_groups(events: tuple[Event, ...], recorded: Series) -> Measurement:
+    """How many trainable parameters (or groups of them) were never changed by the training.
+
+    events of kind untouched, whose message lists the names after a colon. recorded: a series that
+    only a training under d2check has, for nothing else compares the parameters. extras: names (the
+    first ones).
+    """
+    told = [event.message.partition(": ")[2] for event in events if event.kind == "untouched"]
+    names = [name.strip() for text in told for name in text.split(",") if name.strip()]
+    shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+    span = (int(recorded.iterations[0]), int(recorded.iterations[-1])) if len(recorded) else None
+    return Measurement(float(len(names)), "parameters", span, {"names": shown or None})
 
 
 def pixel_statistics(
@@ -64,7 +84,8 @@ def pixel_statistics(
     """1 if the normalisation of the pixels does not fit the family of the weights, else 0.
 
     torchvision's, timm's and MoCo's weights want RGB and a std of about 58; Detectron2's MSRA
-    weights want BGR and a std of 1. Undecided where the family is not to be told from the name.
+    weights want BGR and a std of 1, its X-101-32x8d BGR and a std of about 58 (as the model zoo's
+    configs have it). Undecided where the family is not to be told from the name.
     extras: family, std (mean of the three), image_format.
     """
     name = weights.lower()
@@ -73,9 +94,9 @@ def pixel_statistics(
         family = "none"
     elif any(word in name for word in ("torchvision", "timm", "moco", "dino", "swin")):
         family = "torchvision"
-    elif any(
-        word in name for word in ("msra", "caffe2", "fair/", "detectron2://imagenetpretrained")
-    ):
+    elif "x-101-32x8d" in name:
+        family = "x101"
+    elif "imagenetpretrained/msra" in name:
         family = "msra"
     else:
         return Measurement(None, undecided="the weights' name does not tell how pixels were scaled")
@@ -89,6 +110,8 @@ def pixel_statistics(
         wrong = std <= 2.0  # without FrozenBN statistics made for it, inputs of +-128 explode
     elif family == "torchvision":
         wrong = std <= 2.0 or image_format != "RGB"
+    elif family == "x101":
+        wrong = std <= 2.0 or image_format != "BGR"
     else:
         wrong = std > 2.0 or image_format != "BGR"
     return Measurement(float(wrong), "", None, extras)

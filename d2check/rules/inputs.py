@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from d2check.config import keys
-from d2check.model import FACTS, EndingKind, Measurement, Run, Series, Statistic
+from d2check.model import EndingKind, Measurement, Run, Series, Statistic
+from d2check.rules.absence import why_absent
 from d2check.rules.expressions import Absent
 from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule, Source
 
@@ -21,21 +22,6 @@ _STATISTIC_WORDS: Mapping[Statistic, str] = {
     "median": "medians",
     "mean": "means",
 }
-_ONLY_BY_RUN = "only `d2check run` records it"
-_SOURCES_OF: Mapping[str, str] = {
-    "time": "metrics.json, log.txt and `d2check run` have it",
-    "data_time": "metrics.json, log.txt and `d2check run` have it",
-    "lr": "metrics.json, log.txt and `d2check run` have it",
-    "max_mem": "only log.txt of a GPU training has it",
-}
-_FROM_CONFIG = ("config", "misspelt_keys", "meant_keys")
-_UNKNOWN_OF_RUN = {
-    "planned_iterations": "the planned length is not known",
-    "last_iteration": "no iteration was recorded",
-    "complete": "nothing tells whether the run reached its end",
-}
-_RECORDED = re.compile(r".*(_s|_mib)$|retries$|grad_norm$|batch_.*|padded_pixels$")
-_ON_GPU = re.compile(r"max_mem$|(peak_)?(allocated|reserved)_mib$|retries$|ooms$|gpu_.*")
 
 
 @dataclass(frozen=True)
@@ -123,16 +109,20 @@ def bind(rule: Rule, run: Run) -> Inputs | Missing:
     if isinstance(phase, Missing):
         return phase
     arguments: dict[str, Any] = {}
+    absent: dict[str, Missing] = {}
     series: dict[str, tuple[Series, ...]] = {}
     for read in rule.reads:
         value = _read(read, run, phase)
         if isinstance(value, Missing):
             if not read.optional:
                 return value
+            absent[read.parameter] = value
             value = None
         elif read.reads_series:
             series[read.parameter] = _all_series(value)
         arguments[read.parameter] = value
+    if rule.needs.one_of and all(name in absent for name in rule.needs.one_of):
+        return absent[rule.needs.one_of[0]]
     first = next((group for group in series.values() if group), None)
     statistic: Statistic = first[0].statistic if first else "raw"
     for name, parameter in rule.parameters.items():
@@ -183,7 +173,7 @@ def _look_up(source: Source, run: Run, phase: tuple[int, int] | None) -> Any:
         value = setting(run, source.name)
     else:
         value = _of_run(source.name, run)
-    return Missing(_why_absent(source.room, source.name, run)) if value is None else value
+    return Missing(why_absent(source.room, source.name, run)) if value is None else value
 
 
 def _of_run(name: str, run: Run) -> Any:
@@ -220,41 +210,13 @@ def _series(name: str, run: Run, phase: tuple[int, int] | None) -> Any:
     if name == "planned_lr" and run.config is not None and run.config.matches_run is False:
         found = {}
     if not found:
-        return Missing(_why_absent("series", name, run))
+        return Missing(why_absent("series", name, run))
     if phase is not None:
         found = {key: series.between(*phase) for key, series in found.items()}
     found = {key: series for key, series in found.items() if len(series)}
     if not found:
         return Missing(f"{name} has no values in this part of the run")
     return found if many else found[name]
-
-
-def _why_absent(room: str, name: str, run: Run) -> str:
-    for key in (f"{room}.{name}", name):
-        if key in run.absent:
-            return run.absent[key]
-    if room == "config" or name in ("planned_lr", *_FROM_CONFIG):
-        return _why_no_setting(name, run)
-    if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
-        return "the training ran on the CPU"
-    if room == "facts":
-        return f"not known: {FACTS.get(name, name)}"
-    if room == "run":
-        return _UNKNOWN_OF_RUN.get(name, f"{name.replace('_', ' ')} is not known")
-    if name == "losses":
-        return "no losses are recorded"
-    where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
-    return f"{name} is not recorded" + (f"; {where}" if where else "")
-
-
-def _why_no_setting(name: str, run: Run) -> str:
-    if run.config is None:
-        return run.absent.get("config") or "the run's config is not known"
-    if run.config.matches_run is False:
-        return run.config.mismatch or "the config beside it belongs to another run"
-    if name == "planned_lr":
-        return "the schedule of this config cannot be computed"
-    return f"the config does not say {name}"
 
 
 def _wrong_sampling(statistic: Statistic, allowed: tuple[Statistic, ...]) -> str:
@@ -277,7 +239,7 @@ def _unmet_need(rule: Rule, run: Run, inputs: Inputs) -> Missing | None:
             f"the run's ending is {run.ending.kind.value}; needs {' or '.join(rule.needs.endings)}"
         )
     if rule.needs.config_matches and not has_config(run):
-        return Missing(_why_absent("config", "", run))
+        return Missing(why_absent("config", "", run))
     scope = Scope(run)
     for holds, reason in rule.needs.that:
         try:

@@ -8,10 +8,11 @@ from pathlib import Path
 from d2check.checks import CHECKS
 from d2check.config import keys
 from d2check.errors import InputError, Problem, RuleFileError
+from d2check.rules.bindings import Checks
 from d2check.rules.fields import nearest
 from d2check.rules.model import Rule
 from d2check.rules.project import TOML_TABLE, Project, build_project, read_toml
-from d2check.rules.rule_file import Checks, build_rule
+from d2check.rules.rule_file import build_rule
 from d2check.rules.yaml_text import Document, read_yaml
 
 SUFFIXES = (".yaml", ".yml")

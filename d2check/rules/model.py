@@ -105,6 +105,7 @@ class Needs:
 
     rows: parameter -> least number of samples. sampling: parameter -> allowed statistics.
     endings: values of EndingKind. config_matches: a config that does not contradict the rows.
+    one_of: optional parameters, at least one of which must be there.
     that: expressions that must not be false, each with the reason to give when it is.
     """
 
@@ -113,6 +114,7 @@ class Needs:
     endings: tuple[str, ...] = ()
     config_matches: bool = False
     that: tuple[tuple[Expression, str], ...] = ()
+    one_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

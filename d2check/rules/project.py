@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from d2check.errors import Problem
+from d2check.rules.bindings import parameters_of
 from d2check.rules.conditions import describe, parse_condition
 from d2check.rules.fields import Field, nearest
 from d2check.rules.model import Condition, Rule
-from d2check.rules.rule_file import parameters_of
 from d2check.rules.yaml_text import Document, Path
 
 TOML_TABLE = "[tool.d2check"

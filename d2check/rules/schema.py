@@ -142,6 +142,7 @@ _RULE: Mapping[str, Mapping[str, Any]] = {
             "sampling": _map_of(_list_of({"enum": list(STATISTICS)})),
             "ending": _list_of({"enum": [kind.value for kind in EndingKind]}),
             "config": {"enum": ["matches"]},
+            "one_of": _list_of(_TEXT),
             "that": _list_of(
                 _object({"holds": _EXPRESSION, "otherwise": _TEXT}, ("holds", "otherwise"))
             ),

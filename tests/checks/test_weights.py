@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from d2check.checks.weights import (
+    from_scratch,
+    lost_weights,
+    pixel_statistics,
+    scratch_images,
+    untouched_groups,
+)
+from d2check.model import Event, Series
+
+RECORDED = Series("total_s", np.arange(10), np.ones(10))
+MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+X101 = "detectron2://ImageNetPretrained/FAIR/X-101-32x8d.pkl"
+
+
+def test_skipped_weights_are_a_share_of_all():
+    measured = lost_weights(320, 54, 4)
+    assert measured.value == pytest.approx(4 / 320)
+    assert measured.extras["missing_share"] == pytest.approx(54 / 320)
+    assert lost_weights(0).undecided
+
+
+def test_untouched_names_are_counted_over_all_notes():
+    note = Event("untouched", "trainable, but unchanged after 9 iterations: a.bias, b, c, d, e")
+    other = Event("untouched", "elsewhere: f")
+    measured = untouched_groups((Event("oom", "x: y"), note, other), RECORDED)
+    assert measured.value == 6
+    assert measured.extras["names"] == "a.bias, b, c, d ..."
+    assert measured.span == (0, 9)
+    assert untouched_groups((), RECORDED).value == 0
+
+
+def test_from_scratch_counts_the_images_that_are_shown():
+    assert scratch_images("", 3000, 2).value == 6000
+    assert scratch_images(MSRA, 3000, 2).value == math.inf
+
+
+@pytest.mark.parametrize(
+    ("freeze_at", "norm", "value"),
+    [(2, "FrozenBN", 2), (2, "GN", 2), (0, "FrozenBN", 2), (0, "GN", 1), (None, None, 1)],
+)
+def test_frozen_parts_without_weights(freeze_at, norm, value):
+    assert from_scratch("", freeze_at, norm).value == value
+    assert from_scratch(MSRA, freeze_at, norm).value == 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "std", "order", "wrong"),
+    [
+        (MSRA, 1.0, "BGR", 0),
+        (MSRA, 57.0, "BGR", 1),
+        (MSRA, 1.0, "RGB", 1),
+        (X101, 57.0, "BGR", 0),
+        (X101, 1.0, "BGR", 1),
+        ("torchvision/r50.pkl", 58.0, "RGB", 0),
+        ("torchvision/r50.pkl", 1.0, "BGR", 1),
+        ("", 58.0, "BGR", 0),
+        ("", 1.0, "BGR", 1),
+        ("output/model_final.pth", 1.0, "BGR", None),
+    ],
+)
+def test_pixels_fit_their_weights(weights, std, order, wrong):
+    measured = pixel_statistics(weights, [std] * 3, [100.0] * 3, order)
+    assert measured.value == wrong
+    assert (measured.undecided is not None) == (wrong is None)
