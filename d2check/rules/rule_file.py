@@ -12,6 +12,7 @@ from d2check.rules.bindings import (
     Checks,
     check_parameters,
     parse_needs,
+    parse_parameters,
     parse_reads,
 )
 from d2check.rules.conditions import parse_condition
