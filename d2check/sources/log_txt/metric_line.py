@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MARK = b"iter: "
 
@@ -26,20 +27,21 @@ _KEY = re.compile(rb"[A-Za-z_\[][^\s:,;|`\"']*")
 # maskrcnn_benchmark's words for what Detectron2 prints.
 _SAME = {"loss": "total_loss", "data": "data_time", "max mem": "max_mem"}
 _MAX_LAYOUTS = 512
+_NO_MEANS: dict[str, float] = {}
 
 
-@dataclass(frozen=True)
-class MetricLine:
+class MetricLine(NamedTuple):
     """The numbers of one printed row.
 
-    values: in the order of names; `eta_s` (seconds) and `max_mem` (MiB) among them. means: of
-    forks that print `median (mean)`, by name. total: the length in `iter: 20/90000`. unread:
-    fields without a number, as `lr: N/A`.
+    values: in the order of names; `eta_s` (seconds) and `max_mem` (MiB) among them. has_loss: of
+    some loss. means: of forks that print `median (mean)`, by name. total: the length in
+    `iter: 20/90000`. unread: fields without a number, as `lr: N/A`.
     """
 
     iteration: int
     names: tuple[str, ...]
     values: list[float]
+    has_loss: bool
     means: dict[str, float]
     total: int | None = None
     unread: tuple[str, ...] = ()
@@ -54,8 +56,9 @@ class MetricLine:
 class _Layout:
     names: tuple[str, ...]
     iter_at: int
-    eta_at: int | None
-    mem_at: int | None
+    eta_at: int
+    mem_at: int
+    has_loss: bool
 
 
 class LineParser:
@@ -92,16 +95,29 @@ class LineParser:
         texts = parts[1::2]
         try:
             iteration = int(texts.pop(layout.iter_at))
-            if layout.eta_at is not None:
-                texts[layout.eta_at] = b"%d" % duration_s(texts[layout.eta_at])
-            if layout.mem_at is not None:
+            eta_s = 0.0
+            if layout.eta_at >= 0:
+                eta_s = _eta_s(texts[layout.eta_at])
+                texts[layout.eta_at] = b"0"
+            if layout.mem_at >= 0:
                 texts[layout.mem_at] = texts[layout.mem_at].removesuffix(b"M")
             values = list(map(float, texts))
         except ValueError:
             return None
-        if iteration < 0 or not values:
+        if iteration < 0:
             return None
-        return MetricLine(iteration, layout.names, values, {})
+        if layout.eta_at >= 0:
+            values[layout.eta_at] = eta_s
+        return MetricLine(iteration, layout.names, values, layout.has_loss, _NO_MEANS)
+
+
+def _eta_s(text: bytes) -> float:
+    days = 0
+    if b"d" in text:
+        head, _, text = text.partition(b", ")
+        days = int(head.partition(b" ")[0])
+    hours, minutes, seconds = text.split(b":")
+    return 86400.0 * days + 3600 * int(hours) + 60 * int(minutes) + int(seconds)
 
 
 def duration_s(text: bytes) -> int:
@@ -146,9 +162,9 @@ def parse_metric_line(line: bytes) -> MetricLine | None:
         return None
     if means and "total_loss" not in means:
         means = {}
-    return MetricLine(
-        iteration, tuple(numbers), list(numbers.values()), means, total, tuple(unread)
-    )
+    has_loss = any("loss" in name for name in numbers)
+    values = list(numbers.values())
+    return MetricLine(iteration, tuple(numbers), values, has_loss, means, total, tuple(unread))
 
 
 def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:
@@ -159,11 +175,11 @@ def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:
     del names[at]
     if "loss" in names or len(set(names)) < len(names):
         return None
-    eta = names.index("eta") if "eta" in names else None
-    memory = names.index("max_mem") if "max_mem" in names else None
-    if eta is not None:
+    eta = names.index("eta") if "eta" in names else -1
+    memory = names.index("max_mem") if "max_mem" in names else -1
+    if eta >= 0:
         names[eta] = "eta_s"
-    return _Layout(tuple(names), at, eta, memory)
+    return _Layout(tuple(names), at, eta, memory, any("loss" in name for name in names))
 
 
 def _number(name: str, value: bytes, rest: bytes) -> float | None:

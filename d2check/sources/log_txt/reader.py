@@ -143,6 +143,8 @@ class Reader:
 
     def _may_go_on(self, line: bytes) -> bool:
         """Whether a terminal may have broken the row here."""
+        if not self._width and line.endswith(b"M"):
+            return False  # the last field, max_mem, is whole
         size = len(line)
         if size < _MIN_WRAP:
             return False
@@ -193,25 +195,26 @@ class Reader:
         self._end_block()
         moment = self._clock.read(line)
         start = self._current()
-        self._has_rate = self._has_rate or "lr" in row.names
         last = start.last_iteration
+        if not self._has_rate:
+            self._has_rate = "lr" in row.names
         if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
             # The writers are flushed once more after the loop: medians of rows already printed.
             start.stale_iteration = row.iteration
             text = f"the row of iteration {row.iteration} was printed after the loop was left"
             start.event("stale-row", text, number, row.iteration)
             return
-        if start.printed(row.iteration, moment):
-            start.event("second-writer", "another process printed the same iteration", number)
-            return
         if last is not None and row.iteration <= last:
+            if start.printed(row.iteration, moment):
+                start.event("second-writer", "another process printed the same iteration", number)
+                return
             start = self._next_start(number)
         start.last_line = number
-        if not math.isnan(moment):
+        if moment == moment:
             start.last_s = moment
-        if any("loss" in name for name in row.names):
+        if start.crashes and row.has_loss:
             start.crashes = [replace(crash, survived=True) for crash in start.crashes]
-        elif start.last_iteration is None and not row.iteration:
+        if last is None and not row.iteration and not row.has_loss:
             return  # `iter: 0  lr: N/A`: a loop that never finished an iteration
         start.add(row, moment)
 

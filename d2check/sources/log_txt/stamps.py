@@ -11,7 +11,7 @@ _HALF_YEAR = 182 * _DAY
 _BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 # Detectron2's logger: [MM/DD HH:MM:SS ...
-_SHORT = re.compile(rb"\[(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)")
+_SHORT = re.compile(rb"\[(\d\d/\d\d) (\d\d):(\d\d):(\d\d)")
 # logging's default, loguru, maskrcnn_benchmark: 2019-01-18 11:38:04,123
 _LONG = re.compile(rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?")
 _PREFIX_BYTES = 96
@@ -24,15 +24,14 @@ class Clock:
         self._year_s = 0.0
         self._leap = False
         self._last = math.nan
+        self._day, self._day_s = b"", 0.0
 
     def read(self, line: bytes) -> float:
         """The stamp of a line in seconds since an arbitrary moment; NaN if it has none."""
-        at = line.find(b"[", 0, _PREFIX_BYTES)
-        if at >= 0:
-            found = _SHORT.match(line, at)
-            if found:
-                month, day, hours, minutes, seconds = map(int, found.groups())
-                return self._short(month, day, 3600 * hours + 60 * minutes + seconds)
+        found = _SHORT.search(line, 0, _PREFIX_BYTES)
+        if found:
+            day, hours, minutes, seconds = found.groups()
+            return self._short(day, 3600 * int(hours) + 60 * int(minutes) + int(seconds))
         found = _LONG.search(line, 0, _PREFIX_BYTES)
         if not found:
             return math.nan
@@ -44,18 +43,24 @@ class Clock:
         share = found[7]
         return moment.timestamp() + (int(share) / 10 ** len(share) if share else 0.0)
 
-    def _short(self, month: int, day: int, second_of_day: int) -> float:
-        if not (1 <= month <= 12 and 1 <= day <= 31 and second_of_day < _DAY):
-            return math.nan
-        self._leap = self._leap or (month, day) == (2, 29)
+    def _short(self, day: bytes, second_of_day: int) -> float:
+        if day != self._day:
+            month, day_of_month = int(day[:2]), int(day[3:])
+            if not (1 <= month <= 12 and 1 <= day_of_month <= 31):
+                return math.nan
+            self._day, self._day_s = day, self._begin_of(month, day_of_month)
+        self._last = self._day_s + second_of_day
+        return self._last
+
+    def _begin_of(self, month: int, day_of_month: int) -> float:
+        """The first moment of a day, in the year that lies nearest to the last stamp."""
+        self._leap = self._leap or (month, day_of_month) == (2, 29)
         leap_day = 1 if self._leap and month > 2 else 0
-        day_of_year = _BEFORE_MONTH[month - 1] + day - 1 + leap_day
-        moment = self._year_s + day_of_year * _DAY + second_of_day
-        if moment < self._last - _HALF_YEAR:
+        day = (_BEFORE_MONTH[month - 1] + day_of_month - 1 + leap_day) * _DAY
+        if self._year_s + day < self._last - _HALF_YEAR:
             self._year_s += (366 if self._leap else 365) * _DAY
             self._leap = False
-            moment = self._year_s + (_BEFORE_MONTH[month - 1] + day - 1) * _DAY + second_of_day
-        elif moment > self._last + _HALF_YEAR and self._year_s:
-            moment -= 365 * _DAY  # another process still writes on New Year's Eve
-        self._last = moment
-        return moment
+            return self._year_s + (_BEFORE_MONTH[month - 1] + day_of_month - 1) * _DAY
+        if self._year_s and self._year_s + day > self._last + _HALF_YEAR:
+            return self._year_s + day - 365 * _DAY  # another process, still before new year
+        return self._year_s + day

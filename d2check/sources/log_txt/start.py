@@ -118,7 +118,7 @@ class Start:
             # The mean since the start is what Detectron2 itself prints for times.
             own = {n: mean for n, mean in row.means.items() if n in ("time", "data_time")}
             pairs = zip(names, values, strict=True)
-            values = [own[name] if name in own else value for name, value in pairs]
+            values = [own.get(name, value) for name, value in pairs]
             self.mean_names |= own.keys()
         rows = self.layouts.get(names)
         if rows is None:
@@ -131,7 +131,6 @@ class Start:
         if self.waiting:
             self.placed += [(row.iteration, one) for one in self.waiting]
             self.waiting = []
-        if any("loss" in name for name in names):
-            self.rows += 1
+        self.rows += row.has_loss
         self.last_iteration = row.iteration
-        self.recent = (*self.recent[-3:], (row.iteration, moment))
+        self.recent = (self.recent[-1:]) + ((row.iteration, moment),)
