@@ -97,3 +97,10 @@ def test_texts_booleans_and_lists_are_compared_as_such():
     assert not same([1, 2], (1,))
     assert not same(False, True)
     assert same("GN", "GN")
+
+
+def test_a_lazy_config_is_repaired_by_its_own_names():
+    lazy = Run("test", config=Config("lazy", {"optimizer.lr": 0.02}))
+    fix = made({"SOLVER.BASE_LR": "config.SOLVER.BASE_LR / 2"}, run=lazy)
+    assert fix.overrides == (Override("optimizer.lr", 0.02, 0.01),)
+    assert made({"SOLVER.WARMUP_ITERS": "30"}, run=lazy) is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from d2check.model import Config, Ending, EndingKind, Measurement, Phase, Run, Series, Verdict
+from d2check.rules.inputs import setting
 from d2check.rules.judge import judge, judge_rule
 
 from .conftest import RULE, run_with
@@ -135,6 +136,7 @@ def test_a_run_without_phases_is_judged_whole(rule):
         ("sampling: {series: [median]}", "recorded as raw values; this needs medians"),
         ("ending: [finished]", "needs finished"),
         ("config: matches", "config is not known"),
+        ("that: [{holds: run.rows > 0, otherwise: an empty file}]", "an empty file"),
     ],
 )
 def test_an_unmet_need_is_a_skip_with_the_reason(load, needs, said):
@@ -200,3 +202,64 @@ def test_a_message_with_an_unknown_name_says_so_and_does_not_crash(load):
     judgement = judge_rule(rule, run_with(20))
     assert judgement.finding.message == "ended at unknown unknown odd"
     assert judgement.unworded == ("gone", "absent")
+
+
+def test_what_is_not_known_to_be_false_is_no_obstacle(load):
+    needs = "needs: {that: [{holds: facts.images > 5, otherwise: too few}]}\n"
+    rule = load(name=RULE + needs)[0]
+    assert verdict(rule, run_with(50)) is Verdict.FAIL
+    assert reason(rule, run_with(50, facts={"images": 3})) == "too few"
+
+
+def test_one_of_several_optional_inputs_is_needed(load):
+    text = RULE.replace("series.total_loss}", '"series.max_mem?"}')
+    rule = load(name=text + "needs: {one_of: [series]}\n")[0]
+    assert "only log.txt" in reason(rule, Run("test"))
+
+
+def test_the_first_source_that_is_there_is_taken(load):
+    text = RULE.replace("series.total_loss}", "series.other or series.total_loss}")
+    rule = load(name=text)[0]
+    run = run_with(50)
+    assert verdict(rule, run) is Verdict.FAIL
+    other = Series("other", np.arange(5), np.ones(5))
+    assert verdict(rule, replace(run, series={**run.series, "other": other})) is Verdict.PASS
+    assert "other is not recorded" in reason(rule, Run("test"))
+
+
+def test_a_list_of_sources_binds_those_that_are_there(load, rule):
+    seen = []
+
+    def check(series):
+        seen.append(series)
+        return Measurement(0.0)
+
+    text = RULE.replace("series.total_loss}", '["config.SOLVER.BASE_LR?", "facts.images?"]}')
+    reading = replace(load(name=text)[0], measure=check)
+    judge_rule(reading, Run("test", facts={"images": 3}))
+    judge_rule(reading, Run("test", config=Config("yacs", {"SOLVER.BASE_LR": 0.1})))
+    assert seen == [(3,), (0.1,)]
+
+
+@pytest.mark.parametrize(
+    ("config", "value"),
+    [
+        (Config("yacs", {"SOLVER.BASE_LR": 0.02}), 0.02),
+        (Config("yacs", {}, complete=False), 0.001),
+        (Config("yacs", {}, complete=True), None),
+        (Config("lazy", {"optimizer.lr": 0.3}), 0.3),
+        (Config("lazy", {"SOLVER.BASE_LR": 0.3}), None),
+        (Config("yacs", {"SOLVER.BASE_LR": 0.02}, matches_run=False), None),
+        (None, None),
+    ],
+)
+def test_a_setting_has_its_own_name_or_its_default(config, value):
+    assert setting(Run("test", config=config), "SOLVER.BASE_LR") == value
+
+
+def test_misspelt_keys_are_read_from_the_config(load):
+    text = RULE.replace("series.total_loss}", "run.misspelt_keys}")
+    rule = replace(load(name=text)[0], measure=lambda series: Measurement(float(len(series))))
+    run = Run("test", config=Config("yacs", {"SOLVER_STEPS": [1], "MY.KEY": 2}))
+    assert judge_rule(rule, run).finding.value == 1
+    assert reason(rule, Run("test")) == "the run's config is not known"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -156,3 +158,15 @@ def test_the_shipped_rules_load():
 def test_a_rule_may_read_one_of_several_sources_and_lists(load):
     text = textwrap.dedent(RULE).replace("series.total_loss}", "series.other or series.total_loss}")
     assert load(name=text)[0].reads[0].full_name == "series.other or series.total_loss"
+
+
+def test_the_shipped_rules_load_without_libyaml():
+    code = (
+        "import sys; sys.modules['yaml._yaml'] = None\n"
+        "from d2check.rules.load import load_rules\n"
+        "from d2check.rules import yaml_text\n"
+        "assert not hasattr(yaml_text, '_CParser')\n"
+        "print(*[rule.id for rule in load_rules()])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [rule.id for rule in load_rules()]
