@@ -25,7 +25,8 @@ def lr_mismatch(
     lr, planned_lr: the recorded rate and the schedule's at the same iterations. A row is off by
     more than `tolerance` of the planned rate. extras: rows_off, first_off (iteration), recorded,
     planned (rates at the row that is furthest off), factor (recorded / planned there), typical
-    (median factor of the rows that are off), from_start ("yes" where the first row is off).
+    (median factor of the rows that are off), from_start ("yes" where the first row is off),
+    in_a_row (longest stretch of rows that are off).
     """
     common, at_lr, at_plan = np.intersect1d(
         lr.iterations, planned_lr.iterations, assume_unique=True, return_indices=True
@@ -48,8 +49,14 @@ def lr_mismatch(
         "factor": float(recorded[worst] / max(planned[worst], 1e-30)),
         "typical": float(np.median(factors)) if off.any() else 1.0,
         "from_start": "yes" if off[0] else "no",
+        "in_a_row": _longest_stretch(off),
     }
     return Measurement(float(off.mean()), "share", (int(common[0]), int(common[-1])), extras)
+
+
+def _longest_stretch(marked: NDArray[np.bool_]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], marked, [False]))))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def warmup_share(
