@@ -27,6 +27,7 @@ from detectron2.engine import train_loop
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage, get_event_storage
 
+from d2check.probe.batch import LOAD_KEY
 from d2check.probe.iteration import IterationProbe, make_hooks
 from d2check.probe.plan import Plan
 from d2check.probe.recorder import Recorder
@@ -61,7 +62,12 @@ def batches(images: int, device: str):
         instances = Instances((800, 1333), gt_classes=torch.zeros(7, dtype=torch.long))
         image = torch.empty(3, 1, 1).expand(3, 800, 1333)
         yield [
-            {"image": image, "instances": instances, "file_name": f"{k}.png", "d2check_load_s": 0.1}
+            {
+                "image": image,
+                "instances": instances,
+                "file_name": f"{k}.png",
+                LOAD_KEY: (0.1, 0.05, 0.04),
+            }
             for k in range(images)
         ]
 

@@ -23,6 +23,8 @@ def data_share(
     workers: int | None = None,
     load_s_per_image: float | None = None,
     cpus: int | None = None,
+    load_cpu_s_per_image: float | None = None,
+    grouping: bool | None = None,
     *,
     skip_rows: int = 5,
     tail: float = 0.005,
@@ -35,10 +37,14 @@ def data_share(
     longest `tail` of the waits is capped, so that one hiccup is not a slow loader. Sums, not
     medians: a loader that stalls every fourth iteration has a median wait of zero.
 
+    load_s_per_image and load_cpu_s_per_image: seconds that loading an image takes, and how many
+    of them the processor works; a worker that waits for a disk needs no core. grouping: batches
+    of one aspect ratio (DATALOADER.ASPECT_RATIO_GROUPING).
+
     extras: sampling (of data_time; a low share of medians clears nothing), data_s, iteration_s,
     speedup (iteration time / time without waiting), images_per_s, workers_needed (per process),
-    workers_proposed (the same, within the processor's cores), cores_suffice ("yes", "no",
-    "unknown").
+    workers_proposed (the same, as far as the processor's cores carry them), cores_needed (per
+    process), cores_suffice ("yes", "no", "unknown").
     """
     waits, whole, span = _paired(data_time, time, skip_rows)
     if len(waits) < min_rows:
@@ -59,7 +65,7 @@ def data_share(
     }
     extras.update(
         _workers(data_s, iteration_s, images_per_batch, world_size or 1, workers,
-                 load_s_per_image, cpus, safety)
+                 load_s_per_image, load_cpu_s_per_image, cpus, grouping, safety)
     )  # fmt: skip
     return Measurement(share, "share", span, extras)
 
@@ -90,16 +96,20 @@ def _workers(
     world_size: int,
     workers: int | None,
     load_s_per_image: float | None,
+    load_cpu_s_per_image: float | None,
     cpus: int | None,
+    grouping: bool | None,
     safety: float,
 ) -> dict[str, Scalar]:
     """Workers that hide the loading: enough throughput, and half a batch to prefetch it.
 
     With aspect-ratio grouping workers prefetch single images, two each, so a batch waits ready
-    only from images per GPU / 2 workers on (measured on Detectron2 main).
+    only from images per GPU / 2 workers on (measured on Detectron2 main). Workers may be more
+    than the cores where they mostly wait: what the cores must carry is their processor time.
     """
     nothing: dict[str, Scalar] = {
-        "workers_needed": None, "workers_proposed": None, "cores_suffice": "unknown",
+        "workers_needed": None, "workers_proposed": None, "cores_needed": None,
+        "cores_suffice": "unknown",
     }  # fmt: skip
     if not images_per_batch:
         return nothing
@@ -111,16 +121,21 @@ def _workers(
     if load_s is None:
         return nothing
     compute_s = max(iteration_s - data_s, 0.02 * iteration_s)
-    needed = max(
-        math.ceil(load_s * per_gpu / compute_s * safety),
-        math.ceil(per_gpu / PREFETCHED_SHARE),
-        1,
-    )
-    possible = max(cpus // world_size, 1) if cpus else None
+    for_pace = math.ceil(load_s * per_gpu / compute_s * safety)
+    for_a_batch = math.ceil(per_gpu / PREFETCHED_SHARE) if grouping is not False else 1
+    needed = max(for_pace, for_a_batch, 1)
+    cores = max(cpus // world_size, 1) if cpus else None
+    cores_needed = min(load_cpu_s_per_image or load_s, load_s) * per_gpu / compute_s
+    carried = None
+    if cores is not None:
+        # Each worker keeps a core busy for its share of processor time.
+        busy = max(min((load_cpu_s_per_image or load_s) / load_s, 1.0), 1e-3)
+        carried = max(math.floor(cores / busy), 1)
     return {
         "workers_needed": needed,
-        "workers_proposed": min(needed, possible) if possible else needed,
-        "cores_suffice": "unknown" if possible is None else "yes" if needed <= possible else "no",
+        "workers_proposed": needed if carried is None else min(needed, carried),
+        "cores_needed": cores_needed,
+        "cores_suffice": "unknown" if cores is None else "yes" if cores_needed <= cores else "no",
     }
 
 

@@ -24,14 +24,14 @@ SICK: tuple[Sick, ...] = ("lr", "loader", "labels")
 
 CLASSES = ("disc", "square", "triangle")
 TRAIN_IMAGES, VAL_IMAGES = 50, 10
-SIDES_PX = (128, 192)
+SIDES_PX = (128, 160)
 GRAIN = 8  # pixels
-# Per image: a network disk. Without workers half of each iteration waits for it, and two
-# workers, which any machine has cores for, hide it.
-SLOW_LOAD_S = 0.02
+# Per image: a network disk. Without workers two thirds of each iteration wait for it, and three
+# workers hide it, whatever the cores, since they work little and wait much.
+SLOW_LOAD_S = 0.04
 
 _FILES = Path(__file__).parent / "files"
-_CORNERS = {"disc": 24, "square": 4, "triangle": 3}
+_CORNERS = {"disc": 12, "square": 4, "triangle": 3}
 _HUES = {"disc": (220, 60, 50), "square": (50, 200, 70), "triangle": (60, 80, 230)}
 _TURN = {"disc": 0.0, "square": math.pi / 4, "triangle": -math.pi / 2}
 

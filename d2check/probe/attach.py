@@ -23,6 +23,7 @@ def watch(after_import: AfterImport, session: Session) -> None:
 
     after_import.add("detectron2.data.build", lambda m: datasets.watch_data_sets(m, session))
     after_import.add("detectron2.data.common", datasets.watch_loading)
+    after_import.add("detectron2.data.detection_utils", datasets.watch_reading)
     after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
     after_import.add("detectron2.engine.train_loop", lambda m: watch_training(m, session))
 

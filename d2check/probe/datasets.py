@@ -109,8 +109,31 @@ def find_workers(loader: Any) -> int | None:
     return None
 
 
+class _Reading:
+    """Seconds that this process has spent reading and decoding images; None until it is seen."""
+
+    spent_s: float | None = None
+
+
+def watch_reading(module: Any) -> None:
+    """Have `detectron2.data.detection_utils.read_image` timed: reading and decoding, no transform.
+
+    Mappers that call it by the module's name, as DatasetMapper does, are seen.
+    """
+    read = module.read_image
+
+    @functools.wraps(read)
+    def read_and_time(*args: Any, **kwargs: Any) -> Any:
+        started_s = time.perf_counter()
+        image = read(*args, **kwargs)
+        _Reading.spent_s = (_Reading.spent_s or 0.0) + time.perf_counter() - started_s
+        return image
+
+    module.read_image = read_and_time
+
+
 def watch_loading(module: Any) -> None:
-    """Have `detectron2.data.common` put into each sample the seconds that it took to load.
+    """Have `detectron2.data.common` put into each sample what it cost to load.
 
     On the classes, because loader workers are forked from this process and nothing of the probe
     may have to be pickled. The key is taken out again before the model sees the sample
@@ -120,9 +143,8 @@ def watch_loading(module: Any) -> None:
 
     @functools.wraps(get)
     def get_and_time(self: Any, index: Any) -> Any:
-        started_s = time.perf_counter()
-        sample = get(self, index)
-        return stamp(sample, time.perf_counter() - started_s)
+        cost = Cost()
+        return cost.stamp(get(self, index))
 
     module.MapDataset.__getitem__ = get_and_time
     if not hasattr(module, "_MapIterableDataset"):  # Detectron2 before 0.6
@@ -130,23 +152,37 @@ def watch_loading(module: Any) -> None:
 
     def iterate_and_time(self: Any) -> Any:
         for source in self._dataset:
-            started_s = time.perf_counter()
+            cost = Cost()
             sample = self._map_func(source)
             if sample is None:
                 continue
             # A list comes from a collating function over whole batches: no image's cost.
-            if isinstance(source, dict):
-                sample = stamp(sample, time.perf_counter() - started_s)
-            yield sample
+            yield cost.stamp(sample) if isinstance(source, dict) else sample
 
     module._MapIterableDataset.__iter__ = iterate_and_time
 
 
-def stamp(sample: Any, load_s: float) -> Any:
-    """The sample with its loading time inside, if it is a plain dict."""
-    if type(sample) is dict:
-        sample[LOAD_KEY] = load_s
-    return sample
+class Cost:
+    """What it takes to load one image, from now on.
+
+    Beside the seconds, those that the processor worked: the rest was waiting, for a disk or a
+    network, and workers that wait need no core. Only this thread's work is counted.
+    """
+
+    __slots__ = ("_cpu_s", "_started_s")
+
+    def __init__(self) -> None:
+        """Begin."""
+        _Reading.spent_s = None
+        self._cpu_s = time.thread_time()
+        self._started_s = time.perf_counter()
+
+    def stamp(self, sample: Any) -> Any:
+        """The sample with its cost inside, if it is a plain dict."""
+        load_s = time.perf_counter() - self._started_s
+        if type(sample) is dict:
+            sample[LOAD_KEY] = (load_s, time.thread_time() - self._cpu_s, _Reading.spent_s)
+        return sample
 
 
 def describe(entry: dict[str, Any], class_names: list[str]) -> dict[str, Any]:

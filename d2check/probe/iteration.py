@@ -44,7 +44,8 @@ class IterationProbe:
         self._watch = Stopwatch(torch.cuda if self._device is not None else None)
         self._host = memory.HostMemory()
         self.batch = BatchFacts(facts.size_divisibility(self._model))
-        self._loads_s: collections.deque[float] = collections.deque(maxlen=LOADS_KEPT)
+        self._loads: collections.deque[tuple[float, float, float | None]]
+        self._loads = collections.deque(maxlen=LOADS_KEPT)
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
@@ -101,7 +102,7 @@ class IterationProbe:
         rss_mib = self._host.rss_mib()
         if rss_mib is not None:
             record["rss_mib"] = rss_mib
-        self._loads_s.extend(self.batch.loads_s)
+        self._loads.extend(self.batch.loads)
         batch = self.batch.take()
         if batch:
             record["batch"] = batch
@@ -128,10 +129,18 @@ class IterationProbe:
             self._write(*self._waiting.popleft(), by_events=by_events)
 
     def tell_loads(self) -> None:
-        """Record the median seconds to load one image, in the process that loads it."""
-        if self._loads_s:
-            seconds = round(statistics.median(self._loads_s), 6)
-            self._recorder.write({"t": "facts", "facts": {"load_s_per_image": seconds}})
+        """Record the median cost of loading one image, in the process that loads it."""
+        if not self._loads:
+            return
+        parts = {
+            "load_s_per_image": [load[0] for load in self._loads],
+            "load_cpu_s_per_image": [load[1] for load in self._loads],
+            "read_s_per_image": [load[2] for load in self._loads if load[2] is not None],
+        }
+        told = {
+            name: round(statistics.median(seconds), 6) for name, seconds in parts.items() if seconds
+        }
+        self._recorder.write({"t": "facts", "facts": told})
 
     def _mark(self, code: int) -> None:
         if self._running:

@@ -42,11 +42,14 @@ def test_several_batches_of_one_iteration_are_added():
 
 def test_loading_times_are_taken_out_of_the_samples():
     facts = BatchFacts()
-    batch = [sample(8, 8, 0, **{LOAD_KEY: 0.25, "file_name": "a.png"}), sample(8, 8, 0)]
+    batch = [
+        sample(8, 8, 0, **{LOAD_KEY: (0.25, 0.1, None), "file_name": "a.png"}),
+        sample(8, 8, 0),
+    ]
     facts.add(batch)
     assert LOAD_KEY not in batch[0]
     assert facts.files == ["a.png"]
-    assert facts.loads_s == [0.25]
+    assert facts.loads == [(0.25, 0.1, None)]
     assert facts.take()["load_s"] == 0.25
 
 
