@@ -65,10 +65,12 @@ def _anchors(
     curve: LossCurve, classes: int | None, meta_architecture: str | None
 ) -> dict[str, tuple[float, float]]:
     """Name -> (chance level, its uncertainty in ln) of the heads that begin there when fresh."""
-    anchors = {
-        name: (CHANCE_OF_TWO, 0.0) for name in ("loss_mask", "loss_rpn_cls") if name in curve.heads
-    }
     two_stage = "loss_rpn_cls" in curve.heads
+    anchors = {
+        name: (CHANCE_OF_TWO, 0.0)
+        for name in ("loss_mask", "loss_rpn_cls")
+        if two_stage and name in curve.heads  # elsewhere loss_mask is another loss
+    }
     if classes and two_stage:
         for name in curve.heads:
             if name == "loss_cls" or name.startswith("loss_cls_stage"):
@@ -106,29 +108,34 @@ def _from_chance(
 
 
 def zero_head(
-    losses: Mapping[str, Series],
+    losses: Mapping[str, Series] | None = None,
+    total: Series | None = None,
     *,
     min_rows: int = 20,
-    skip_rows: int = 0,
+    nothing: float = 1e-12,
 ) -> Measurement:
-    """Share of the rows in which the deadest loss is exactly zero.
+    """Share of the rows in which the deadest loss, or the total, is zero.
 
-    extras: head (its name), heads (all that are zero in more than half of their rows), rows.
-    A median of 20 iterations is zero as soon as most of them are.
+    Below `nothing` counts as zero: half the numbers of a broken loss are denormal. extras: head
+    (its name), heads (all that are zero in more than half of their rows), rows. A median of 20
+    iterations is zero as soon as most of them are.
     """
+    named = {**(losses or {}), **({"total_loss": total} if total is not None else {})}
     shares = {
-        name: float(np.mean(s.values[skip_rows:] == 0.0))
-        for name, s in losses.items()
-        if len(s) - skip_rows >= min_rows
+        name: float(np.mean(np.abs(s.values) < nothing))
+        for name, s in named.items()
+        if len(s) >= min_rows
     }
     if not shares:
         return Measurement(None, undecided=f"fewer than {min_rows} rows")
     head = max(shares, key=lambda name: shares[name])
     dead = sorted(name for name, share in shares.items() if share > 0.5)
-    series = losses[head]
+    series = named[head]
     extras: dict[str, Scalar] = {
-        "head": head, "heads": ", ".join(dead) or None, "rows": len(series),
-    }  # fmt: skip
+        "head": head,
+        "heads": ", ".join(dead) or None,
+        "rows": len(series),
+    }
     span = (int(series.iterations[0]), int(series.iterations[-1]))
     return Measurement(shares[head], "share", span, extras)
 
@@ -195,25 +202,24 @@ def first_level(
     losses: Mapping[str, Series],
     total: Series,
     classes: int | None = None,
-    meta_architecture: str | None = None,
     *,
     first_rows: int = 10,
     near_start: int = 25,
 ) -> Measurement:
-    """How many times its chance level the highest classification loss starts at.
+    """How many times its chance level the highest classification loss of an R-CNN starts at.
 
     value: median of the first rows / chance (1.0 = a fresh predictor, below = trained weights,
-    far above = wrong or exploding features). extras: head, chance, level, total. Only the rows
-    of the first near_start iterations count.
+    far above = wrong or exploding features). extras: head, chance, level, total, later (median of
+    its last tenth / chance, where there are rows beyond the first ones). Only the rows of the
+    first near_start iterations count as first.
     """
     if not len(total) or int(total.iterations[0]) > near_start:
         return Measurement(None, undecided="the first iterations were not recorded")
     chances: dict[str, float] = {}
-    for name in losses:
-        if name in ("loss_mask", "loss_rpn_cls"):
-            chances[name] = CHANCE_OF_TWO
-        elif name == "loss_cls" and classes and "loss_rpn_cls" in losses:
-            chances[name] = math.log(classes + 1)
+    if "loss_rpn_cls" in losses:
+        chances = {n: CHANCE_OF_TWO for n in ("loss_mask", "loss_rpn_cls") if n in losses}
+        if classes and "loss_cls" in losses:
+            chances["loss_cls"] = math.log(classes + 1)
     levels = {
         name: float(np.median(losses[name].between(0, near_start).values[:first_rows]))
         for name in chances
@@ -222,11 +228,14 @@ def first_level(
     if not levels:
         return Measurement(None, undecided="no loss with a known chance level")
     head = max(levels, key=lambda name: levels[name] / chances[name])
+    series = losses[head]
+    later = series.values[-max(3, len(series) // 10) :] if len(series) > 2 * first_rows else None
     extras: dict[str, Scalar] = {
         "head": head,
         "chance": chances[head],
         "level": levels[head],
         "total": float(np.median(total.values[:first_rows])),
+        "later": None if later is None else float(np.median(later)) / chances[head],
     }
     span = (int(total.iterations[0]), near_start)
     return Measurement(levels[head] / chances[head], "ratio", span, extras)

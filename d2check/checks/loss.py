@@ -95,7 +95,7 @@ def _trained_level(curve: LossCurve) -> str | None:
     Only rows of the first NEAR_START iterations can tell: later ones may have been learned here.
     """
     rows = curve.iterations <= NEAR_START
-    if not rows.any():
+    if not rows.any() or "loss_box_reg" not in curve.heads:  # elsewhere the names mean other losses
         return None
     for name in ("loss_mask", "loss_cls"):
         if name in curve.heads:
