@@ -217,9 +217,9 @@ def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
     """Raise UsageError where the training never began because of how it was asked for.
 
     end: the probe's last record. An exception in the user's own code is no misuse: that is a
-    finding, with its lines.
+    finding, with its lines. So is whatever a command of the user's own was asked wrongly.
     """
-    if ending.kind is not EndingKind.CRASHED:
+    if ending.kind is not EndingKind.CRASHED or plan.entry.get("kind") == "command":
         return
     log = f"The training's output is in {_shown(plan.folder)}"
     if end.get("key") and ending.stage in ("setup", "config"):

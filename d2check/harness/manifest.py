@@ -21,6 +21,9 @@ from d2check.harness.redact import Redactor
 from d2check.model import Ending
 from d2check.probe import wire
 
+# Its sitecustomize.py brings the probe into every Python process of a command.
+SITE = Path(wire.__file__).parent / "site"
+
 # What a training does depends on these; the rest of the environment is nobody's business.
 _TELLING = re.compile(
     r"CUDA_|NVIDIA_VISIBLE|TORCH|PYTORCH|NCCL_|OMP_|MKL_|OPENBLAS_|DETECTRON2_|FVCORE_|CUBLAS_"
@@ -31,6 +34,9 @@ _TELLING = re.compile(
 def child_environment(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
     """The user's environment with what the probe needs, and with experiment trackers off."""
     added = {wire.PLAN_VARIABLE: str(plan.folder / wire.PLAN), "PYTHONUNBUFFERED": "1"}
+    if plan.entry.get("kind") == "command":
+        own = environment.get("PYTHONPATH")
+        added["PYTHONPATH"] = os.pathsep.join([str(SITE), *([own] if own else [])])
     if plan.neutralise:
         added.update(tracker_variables(plan.folder))
     # Stacks are had of a crash in native code, and of a training that hangs.

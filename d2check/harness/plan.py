@@ -12,6 +12,7 @@ from typing import Any
 
 from d2check.errors import InputError, UsageError
 from d2check.harness.validate import (
+    check_command,
     check_config_file,
     check_overrides,
     default_interpreter,
@@ -88,19 +89,23 @@ def plan_run(
     interpreter: str | None = None,
     seed: int | None = None,
     device: str | None = None,
+    num_gpus: int = 1,
+    configured_for: int | None = None,
 ) -> Plan:
     """A plan for a config, with its run folder made. Raises UsageError or InputError.
 
     Everything is validated before the folder is made, so that a mistake leaves none behind.
     iterations: DEFAULT_ITERATIONS, or unlimited when only a budget is given. interpreter: see
     `default_interpreter`. seed, device: None leaves what the config says, or what the machine has.
+    num_gpus: processes to train with. configured_for: the number of GPUs that the config is made
+    for; those used here then get their share of its batch.
     """
+    lazy = config.suffix == ".py"
     check_config_file(config)
-    check_overrides(overrides, lazy=config.suffix == ".py")
-    if iterations is not None and iterations < 1:
-        raise UsageError(f"--iterations {iterations}: expected a number above 0.")
-    if budget_s is not None and not 0 < budget_s < float("inf"):
-        raise UsageError(f"--budget {budget_s:g}: expected more than 0 seconds, as 5m or 90s.")
+    check_overrides(overrides, lazy=lazy)
+    iterations = _length(iterations, budget_s)
+    if trainer is not None and lazy:
+        raise UsageError("--trainer: a LazyConfig is trained as lazyconfig_train_net.py does it.")
     if trainer is not None and not _TRAINER.fullmatch(trainer):
         raise UsageError(
             f"--trainer {trainer}: expected module:Class, as my_project.train:Trainer."
@@ -109,8 +114,13 @@ def plan_run(
         raise UsageError(f"--device {device}: expected cpu, cuda or cuda:N.")
     if seed is not None and seed < 0:
         raise UsageError(f"--seed {seed}: expected 0 or above; Detectron2 draws one below 0.")
-    if iterations is None and budget_s is None:
-        iterations = DEFAULT_ITERATIONS
+    if num_gpus < 1:
+        raise UsageError(f"--num-gpus {num_gpus}: expected a number above 0.")
+    if configured_for is not None and configured_for <= num_gpus:
+        raise UsageError(
+            f"--as-configured-for {configured_for}: expected more GPUs than the {num_gpus} that "
+            "are used here (--num-gpus)."
+        )
     entry = {
         "kind": "config",
         "config": os.path.abspath(config),
@@ -119,7 +129,8 @@ def plan_run(
         "trainer": trainer,
         "seed": seed,
         "device": device,
-        "num_gpus": 1,
+        "num_gpus": num_gpus,
+        "configured_for": configured_for,
     }
     python = find_interpreter(interpreter) if interpreter else default_interpreter(os.environ)
     return Plan(
@@ -131,6 +142,50 @@ def plan_run(
         budget_s=budget_s,
         phases=(PlannedPhase("as-configured", iterations),),
     )
+
+
+def plan_command(
+    command: Sequence[str],
+    *,
+    iterations: int | None = None,
+    budget_s: float | None = None,
+    output: Path | None = None,
+) -> Plan:
+    """A plan for a user's own command, as `python train_net.py --config-file x.yaml`.
+
+    The probe joins every Python process that comes of it. iterations, budget_s, output: as in
+    `plan_run`. Raises UsageError or InputError for a command that cannot be started, or whose
+    Python is told to ignore the environment.
+    """
+    check_command(command)
+    iterations = _length(iterations, budget_s)
+    return Plan(
+        folder=make_run_folder(output, _command_stem(command)),
+        command=tuple(command),
+        entry={"kind": "command", "command": list(command)},
+        cwd=Path.cwd(),
+        iterations=iterations,
+        budget_s=budget_s,
+        phases=(PlannedPhase("as-configured", iterations),),
+    )
+
+
+def _length(iterations: int | None, budget_s: float | None) -> int | None:
+    if iterations is not None and iterations < 1:
+        raise UsageError(f"--iterations {iterations}: expected a number above 0.")
+    if budget_s is not None and not 0 < budget_s < float("inf"):
+        raise UsageError(f"--budget {budget_s:g}: expected more than 0 seconds, as 5m or 90s.")
+    if iterations is None and budget_s is None:
+        return DEFAULT_ITERATIONS
+    return iterations
+
+
+def _command_stem(command: Sequence[str]) -> str:
+    """What a run of this command is called: its script, its module, or its program."""
+    script = next((word for word in command if word.endswith(".py")), None)
+    if script is None and "-m" in command[:-1]:
+        script = command[list(command).index("-m") + 1].rpartition(".")[2]
+    return Path(script or command[0]).stem
 
 
 def parse_duration_s(text: str) -> float:

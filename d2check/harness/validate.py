@@ -14,6 +14,7 @@ from d2check.errors import InputError, UsageError
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _KEY = re.compile(r"[^\W\d]\w*(\.\w+)*")
+_PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
 
 
 def check_config_file(path: Path) -> None:
@@ -60,6 +61,45 @@ def check_overrides(overrides: Sequence[str], *, lazy: bool = False) -> None:
             )
     if len(overrides) % 2:
         raise UsageError(f"override {overrides[-1]!r} has no value. Write {overrides[-1]} VALUE.")
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse a command that cannot be started, or whose Python would not load the probe.
+
+    Raises InputError or UsageError. Any program is allowed (torchrun, a shell script): only what
+    comes of it tells whether it trains.
+    """
+    if not command or not command[0].strip():
+        raise UsageError("no command after --. Write: d2check run -- python train_net.py ...")
+    program = command[0]
+    if shutil.which(program) is None:
+        if program.endswith(".py") and Path(program).is_file():
+            words = " ".join(["python", *command[:3]])
+            raise UsageError(f"{program} is not executable. Write: d2check run -- {words} ...")
+        raise InputError(
+            program, "there is no such program", "the command that starts your training",
+            "Write it after -- as you would without d2check",
+        )  # fmt: skip
+    if not _PYTHON.fullmatch(Path(program).name):
+        return
+    arguments = iter(command[1:])
+    for word in arguments:
+        if not word.startswith("-") or word in ("-m", "-c"):
+            _check_script(word)
+            return
+        if not word.startswith("--") and set("EIS") & set(word[1:]):
+            raise UsageError(
+                f"{word} has Python ignore its environment, and the probe comes in by that. "
+                f"Leave {word} out for the check."
+            )
+        if word in ("-W", "-X"):
+            next(arguments, None)
+
+
+def _check_script(script: str) -> None:
+    if script.endswith(".py") and not Path(script).is_file():
+        found = "it is a folder" if Path(script).is_dir() else "there is no such file"
+        raise InputError(script, found, "your training script", "Check the path")
 
 
 def resolve_setup(setup: str) -> str:

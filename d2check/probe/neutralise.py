@@ -56,16 +56,44 @@ def config(cfg: Any, session: Session) -> None:
 
 def watch(after_import: AfterImport, session: Session) -> None:
     """Switch off, in the classes, what user code may build past its config."""
-    after_import.add("fvcore.common.checkpoint", functools.partial(_checkpointer, session=session))
-    after_import.add("detectron2.engine.hooks", functools.partial(_hooks, session=session))
-    after_import.add("detectron2.utils.events", functools.partial(_writers, session=session))
+    for module, patch in (
+        ("fvcore.common.checkpoint", _checkpointer),
+        ("detectron2.engine.hooks", _hooks),
+        ("detectron2.utils.events", _writers),
+        ("detectron2.utils.logger", _logger),
+        ("torch.utils.tensorboard.writer", _summaries),
+    ):
+        after_import.add(module, functools.partial(patch, session=session))
 
 
 def _checkpointer(module: Any, session: Session) -> None:
-    def save(self: Any, name: str, **kwargs: Any) -> None:
+    """No checkpoint is written, resumed from, or removed to make room for a newer one."""
+    checkpointer, periodic = module.Checkpointer, module.PeriodicCheckpointer
+    init, resume_or_load = checkpointer.__init__, checkpointer.resume_or_load
+
+    @functools.wraps(init)
+    def init_elsewhere(self: Any, model: Any, save_dir: str = "", **kwargs: Any) -> None:
+        init(self, model, session.plan.child_output if save_dir else save_dir, **kwargs)
+
+    @functools.wraps(resume_or_load)
+    def load_afresh(self: Any, path: str, *, resume: bool = True) -> Any:
+        if resume:
+            session.neutralised("resuming: it starts afresh from the initial weights")
+        return resume_or_load(self, path, resume=False)
+
+    def nothing(self: Any, *args: Any, **kwargs: Any) -> None:
         session.neutralised("checkpoints: none are written")
 
-    module.Checkpointer.save = save
+    def has_none(self: Any) -> bool:
+        return False
+
+    checkpointer.__init__ = init_elsewhere
+    checkpointer.resume_or_load = load_afresh
+    checkpointer.has_checkpoint = has_none
+    checkpointer.save = nothing
+    # Its `max_to_keep` would remove files that it finds by the user's `last_checkpoint`.
+    periodic.step = nothing
+    periodic.save = nothing
 
 
 def _hooks(module: Any, session: Session) -> None:
@@ -93,3 +121,32 @@ def _writers(module: Any, session: Session) -> None:
 
     module.JSONWriter.__init__ = into_json
     module.TensorboardXWriter.__init__ = into_board
+
+
+def _logger(module: Any, session: Session) -> None:
+    """Lead log.txt into the run folder, where a script sets up its logger by itself."""
+    set_up = module.setup_logger
+
+    @functools.wraps(set_up)
+    def set_up_elsewhere(output: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if output is not None:
+            name = str(output)
+            elsewhere = session.plan.child_output
+            # Detectron2 takes a name with such an ending for the file itself.
+            if name.endswith((".txt", ".log")):
+                elsewhere = os.path.join(elsewhere, os.path.basename(name))
+            output = elsewhere
+        return set_up(output, *args, **kwargs)
+
+    module.setup_logger = set_up_elsewhere
+
+
+def _summaries(module: Any, session: Session) -> None:
+    """Lead what a script's own SummaryWriter writes into the run folder."""
+    init = module.SummaryWriter.__init__
+
+    @functools.wraps(init)
+    def init_elsewhere(self: Any, log_dir: Any = None, *args: Any, **kwargs: Any) -> None:
+        init(self, session.plan.child_output, *args, **kwargs)
+
+    module.SummaryWriter.__init__ = init_elsewhere

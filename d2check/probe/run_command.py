@@ -12,6 +12,7 @@ from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
 from .session import Session
+from .stopping import LeaveScript
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,14 +31,18 @@ def install() -> None:
     if plan.neutralise:
         neutralise.trackers(session)
         neutralise.watch(after_import, session)
-    after_import.add(
-        "detectron2.engine.defaults", functools.partial(_watch_config, session=session)
-    )
+    for module, patch in (
+        ("detectron2.engine.defaults", _watch_defaults),
+        ("detectron2.engine.train_loop", _watch_trainer),
+        ("detectron2.modeling.meta_arch.build", _watch_model),
+        ("torch.multiprocessing.spawn", _watch_spawn),
+    ):
+        after_import.add(module, functools.partial(patch, session=session))
     _watch_exceptions(session)
 
 
-def _watch_config(module: Any, session: Session) -> None:
-    """Write down and neutralise the config that a script sets up or gives to a DefaultTrainer."""
+def _watch_defaults(module: Any, session: Session) -> None:
+    """See the config that a script sets up or gives to a DefaultTrainer."""
     set_up, init = module.default_setup, module.DefaultTrainer.__init__
 
     @functools.wraps(set_up)
@@ -54,15 +59,71 @@ def _watch_config(module: Any, session: Session) -> None:
     module.DefaultTrainer.__init__ = neutral_init
 
 
-def see_config(cfg: Any, session: Session) -> None:
-    """Write a yacs config into the run folder, then lead its output there."""
-    from . import run_config  # here: it needs nothing of torch, but only trainings need it
+def _watch_trainer(module: Any, session: Session) -> None:
+    """See the config of a trainer that neither default_setup nor DefaultTrainer was given."""
+    train = module.TrainerBase.train
 
-    if not hasattr(cfg, "OUTPUT_DIR") or session.plan.child_output == cfg.OUTPUT_DIR:
+    @functools.wraps(train)
+    def seeing_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        see_config(getattr(self, "cfg", None), session)
+        return train(self, *args, **kwargs)
+
+    module.TrainerBase.train = seeing_train
+
+
+def _watch_model(module: Any, session: Session) -> None:
+    """See the config that a model is built by: scripts without a trainer have nothing else."""
+    build = module.build_model
+
+    @functools.wraps(build)
+    def seeing_build(cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        see_config(cfg, session)
+        return build(cfg, *args, **kwargs)
+
+    module.build_model = seeing_build
+
+
+def _watch_spawn(module: Any, session: Session) -> None:
+    """Leave the process that spawned the ranks when they have left: what follows is not for us."""
+    join = module.ProcessContext.join
+
+    @functools.wraps(join)
+    def join_and_leave(self: Any, *args: Any, **kwargs: Any) -> Any:
+        all_left = join(self, *args, **kwargs)
+        if all_left and _was_recorded(session):
+            raise LeaveScript(0)
+        return all_left
+
+    module.ProcessContext.join = join_and_leave
+
+
+def see_config(cfg: Any, session: Session) -> None:
+    """Write a yacs config or a LazyConfig into the run folder, then lead its output there."""
+    from detectron2.utils import comm
+
+    from . import lazy, run_config  # here: only trainings need them
+
+    if cfg is None:
         return
-    run_config.write_config(cfg, session)
+    if hasattr(cfg, "OUTPUT_DIR"):
+        if session.plan.child_output == cfg.OUTPUT_DIR:
+            return
+        write, neutral = run_config.write_config, neutralise.config
+    elif lazy.is_lazy(cfg):
+        if lazy.is_neutral(cfg, session):
+            return
+        session.facts.update(lazy.facts(cfg))
+        write, neutral = lazy.write, lazy.neutralise
+    else:
+        return
+    if comm.get_rank() == 0:
+        write(cfg, session)
     if session.plan.neutralise:
-        neutralise.config(cfg, session)
+        neutral(cfg, session)
+
+
+def _was_recorded(session: Session) -> bool:
+    return os.path.exists(os.path.join(session.plan.folder, wire.RECORDS))
 
 
 def _watch_exceptions(session: Session) -> None:
@@ -73,7 +134,7 @@ def _watch_exceptions(session: Session) -> None:
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         # Ranks that a script spawned have records of their own by now.
-        if not os.path.exists(os.path.join(session.plan.folder, wire.RECORDS)):
+        if not _was_recorded(session):
             session.recorder.open(0)
             session.crashed(error)
         show(kind, error, trace)

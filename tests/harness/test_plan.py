@@ -73,6 +73,7 @@ def test_plan_file_holds_what_the_probe_is_documented_to_read(config, tmp_path):
             "seed": 1,
             "device": "cpu",
             "num_gpus": 1,
+            "configured_for": None,
         },
     }
 
