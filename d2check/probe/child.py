@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, neutralise, run_config, signals
+from . import attach, neutralise, run_config, run_lazy, signals
 from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
@@ -29,7 +29,8 @@ def main() -> int:
         neutralise.trackers(session)
         neutralise.watch(after_import, session)
     try:
-        run_config.run(session)
+        run = run_lazy.run if (plan.config or "").endswith(".py") else run_config.run
+        run(session)
     except LoopEnded:  # wherever the loop was run, be it in a setup file
         return 0
     except BaseException as error:

@@ -6,7 +6,7 @@ event goes with each mark, and is read once the GPU has passed it; nothing ever 
 
 from __future__ import annotations
 
-import time
+from time import perf_counter as _now_s
 from typing import Any
 
 # What the time after a mark is spent on, until the next mark.
@@ -28,48 +28,40 @@ _SPENT_ON = {
 
 
 class Lap:
-    """The marks of one iteration: codes, processor times in seconds, CUDA events or None."""
+    """The marks of one iteration: (code, processor time in seconds, CUDA event or None)."""
 
-    __slots__ = ("_codes", "_events", "_times_s", "fetches_seen")
+    __slots__ = ("fetches_seen", "marks")
 
-    def __init__(self, code: int, time_s: float, event: Any, *, fetches_seen: bool) -> None:
+    def __init__(self, first: tuple[int, float, Any], *, fetches_seen: bool) -> None:
         """Begin where the lap before ended."""
-        self._codes = [code]
-        self._times_s = [time_s]
-        self._events = [event]
+        self.marks = [first]
         self.fetches_seen = fetches_seen
-
-    def add(self, code: int, time_s: float, event: Any) -> None:
-        """Append a mark."""
-        self._codes.append(code)
-        self._times_s.append(time_s)
-        self._events.append(event)
 
     def passed(self) -> bool:
         """Whether the GPU has passed the last mark."""
-        last = self._events[-1]
+        last = self.marks[-1][2]
         return last is None or bool(last.query())
 
     def split(self, *, by_events: bool = True) -> dict[str, float]:
         """Seconds by phase, which add up to `total_s`; phases that were not seen are absent."""
-        use_events = by_events and self._events[-1] is not None
+        marks = self.marks
+        use_events = by_events and marks[-1][2] is not None
         spent = {"other_s": 0.0, "hooks_s": 0.0}
-        for k, code in enumerate(self._codes[:-1]):
-            if use_events:
-                seconds = self._events[k].elapsed_time(self._events[k + 1]) * 1e-3
-            else:
-                seconds = self._times_s[k + 1] - self._times_s[k]
+        code, begin_s, event = marks[0]
+        for next_code, end_s, next_event in marks[1:]:
+            seconds = event.elapsed_time(next_event) * 1e-3 if use_events else end_s - begin_s
             phase = _SPENT_ON[code]
             if code == RUN and not self.fetches_seen:
                 phase = "data_s"  # a trainer with its own iterator: all until the forward pass
             spent[phase] = spent.get(phase, 0.0) + seconds
+            code, begin_s, event = next_code, end_s, next_event
         spent = {phase: round(seconds, 7) for phase, seconds in spent.items()}
         spent["total_s"] = round(sum(spent.values()), 7)
         return spent
 
     def used_events(self) -> list[Any]:
         """Its events but the last, which the next lap begins with."""
-        return [event for event in self._events[:-1] if event is not None]
+        return [event for _, _, event in self.marks[:-1] if event is not None]
 
 
 class Stopwatch:
@@ -84,12 +76,11 @@ class Stopwatch:
 
     def mark(self, code: int) -> None:
         """Something begins, see the codes above."""
-        time_s = time.perf_counter()
-        event = self._event() if self._cuda is not None else None
+        made = (code, _now_s(), None if self._cuda is None else self._event())
         if self._lap is None:
-            self._lap = Lap(code, time_s, event, fetches_seen=self.fetches_seen)
+            self._lap = Lap(made, fetches_seen=self.fetches_seen)
         else:
-            self._lap.add(code, time_s, event)
+            self._lap.marks.append(made)
 
     def finish(self) -> Lap:
         """The lap that ends now. The next one begins at the same moment."""
@@ -97,12 +88,13 @@ class Stopwatch:
         lap = self._lap
         assert lap is not None
         lap.fetches_seen = self.fetches_seen
-        self._lap = Lap(DONE, lap._times_s[-1], lap._events[-1], fetches_seen=self.fetches_seen)
+        self._lap = Lap(lap.marks[-1], fetches_seen=self.fetches_seen)
         return lap
 
     def reuse(self, lap: Lap) -> None:
         """Take back the events of a lap that has been read."""
-        self._spare.extend(lap.used_events())
+        if self._cuda is not None:
+            self._spare.extend(lap.used_events())
 
     def _event(self) -> Any:
         event = self._spare.pop() if self._spare else self._cuda.Event(enable_timing=True)

@@ -29,6 +29,7 @@ class Plan:
         self.seed: int | None = entry.get("seed")
         self.device: str | None = entry.get("device")
         self.num_gpus: int = entry.get("num_gpus") or 1
+        self.configured_for: int | None = entry.get("configured_for")
 
     @property
     def stop_file(self) -> str:

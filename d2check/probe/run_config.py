@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import neutralise, wire
 from .redact import redact
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 SETUP_HOOK = "d2check_setup"
+NO_CUDA = "no CUDA device: the training runs on the CPU"
 
 
 def run(session: Session) -> None:
@@ -23,10 +24,8 @@ def run(session: Session) -> None:
     session.stage = "setup"
     import detectron2.config  # here, so that a missing package is told as the crash that it is
 
-    builtin = _registered()
-    modules = [load_setup(name) for name in plan.setup]
+    modules = load_setups(session)
     trainer_class = find_trainer(plan.trainer)
-    session.registered = [name for name in _registered() if name not in builtin] + sorted(builtin)
     session.stage = "config"
     cfg = detectron2.config.get_cfg()
     for module in modules:
@@ -36,16 +35,27 @@ def run(session: Session) -> None:
     cfg.merge_from_file(plan.config)
     cfg.merge_from_list(plan.overrides)
     _choose_seed_and_device(cfg, session)
-    write_config(cfg, session)
+    if session.rank == 0:
+        write_config(cfg, session)
+    cfg = _share_batch(cfg, trainer_class, session)
     if plan.neutralise:
         neutralise.config(cfg, session)
     cfg.freeze()
-    _set_up(cfg)
+    set_up_logging(cfg.OUTPUT_DIR, cfg.SEED, session)
+    _choose_benchmark(cfg)
     session.stage = "build"
-    trainer = _build(trainer_class, cfg, session)
+    trainer = build_or_say_data_set(lambda: trainer_class(cfg), session)
     if hasattr(trainer, "resume_or_load"):
         trainer.resume_or_load(resume=False)
     trainer.train()
+
+
+def load_setups(session: Session) -> list[Any]:
+    """Run the setup files and modules; the session learns which data sets there are then."""
+    builtin = _registered()
+    modules = [load_setup(name) for name in session.plan.setup]
+    session.registered = [name for name in _registered() if name not in builtin] + sorted(builtin)
+    return modules
 
 
 def load_setup(name: str) -> Any:
@@ -116,22 +126,65 @@ def _choose_seed_and_device(cfg: Any, session: Session) -> None:
         cfg.MODEL.DEVICE = session.plan.device
     elif str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-        session.recorder.note("warning", "no CUDA device: the training runs on the CPU")
+        session.recorder.note("warning", NO_CUDA)
 
 
-def _set_up(cfg: Any) -> None:
+def set_up_logging(output: str, seed: int, session: Session) -> None:
     """What detectron2.engine.default_setup does, less its copies of the config.
 
     Those would put the user's secrets into the run folder.
     """
-    import torch
     from detectron2.utils.env import seed_all_rng
     from detectron2.utils.logger import setup_logger
 
-    setup_logger(cfg.OUTPUT_DIR, name="fvcore")
-    setup_logger(cfg.OUTPUT_DIR)
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
+    setup_logger(output, distributed_rank=session.rank, name="fvcore")
+    setup_logger(output, distributed_rank=session.rank)
+    seed_all_rng(None if seed < 0 else seed + session.rank)
+
+
+def _choose_benchmark(cfg: Any) -> None:
+    import torch
+
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def share_of(batch: int, session: Session) -> int:
+    """The part of a batch that the processes here get of what the config is made for.
+
+    Raises ValueError where it does not divide.
+    """
+    plan = session.plan
+    assert plan.configured_for is not None
+    if batch % plan.configured_for:
+        raise ValueError(
+            "a batch of %d images does not divide by %d GPUs; Detectron2 would refuse it there too"
+            % (batch, plan.configured_for)
+        )
+    return batch // plan.configured_for * plan.num_gpus
+
+
+def _share_batch(cfg: Any, trainer_class: Any, session: Session) -> Any:
+    """The config with the batch of the GPUs that are here, its rate and schedule as they are."""
+    made_for = session.plan.configured_for
+    if made_for is None:
+        return cfg
+    session.facts["configured_for"] = made_for
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # what Detectron2 would do on so many GPUs
+        cfg = trainer_class.auto_scale_workers(cfg, made_for)
+        cfg.defrost()
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    cfg.SOLVER.IMS_PER_BATCH = share_of(cfg.SOLVER.IMS_PER_BATCH, session)
+    return cfg
+
+
+def share_lazy_batch(cfg: Any, session: Session) -> None:
+    """The same for a LazyConfig, in place."""
+    made_for = session.plan.configured_for
+    if made_for is None:
+        return
+    session.facts["configured_for"] = made_for
+    loader = cfg.dataloader.train
+    loader.total_batch_size = share_of(int(loader.total_batch_size), session)
 
 
 def _registered() -> list[str]:
@@ -140,9 +193,10 @@ def _registered() -> list[str]:
     return list(DatasetCatalog.list())
 
 
-def _build(trainer_class: Any, cfg: Any, session: Session) -> Any:
+def build_or_say_data_set(build: Callable[[], Any], session: Session) -> Any:
+    """What `build` makes; a data set that is not registered is the stage of its crash."""
     try:
-        return trainer_class(cfg)
+        return build()
     except KeyError as error:
         if "is not registered" in str(error):  # DatasetCatalog.get, by whatever way it was reached
             session.stage = "dataset"

@@ -17,10 +17,11 @@ class Session:
     Detectron2 loaded, see `datasets`.
     """
 
-    def __init__(self, plan: Plan, recorder: Recorder) -> None:
-        """Begin at stage `setup`."""
+    def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
+        """Begin at stage `setup`. `rank`: of this process where the probe itself started it."""
         self.plan = plan
         self.recorder = recorder
+        self.rank = rank
         self.stage = "setup"
         self.facts: dict[str, Any] = {}
         self.data_sets: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ else the trainer itself. What a trainer lacks is left out, and its phase with it
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any, Callable
 
 from .clocks import (
@@ -98,8 +99,15 @@ def tap_method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Undo | None
     if method is None:
         return None
     own = vars(owner).get(name)
-    # wraps() also copies the marks that learning-rate schedulers leave on `optimizer.step`.
-    wrapper = functools.wraps(method)(wrap(method))
+    wrapped = wrap(method)
+
+    # wraps() also copies the marks that learning-rate schedulers leave on `optimizer.step`; one
+    # that is made later, in a hook's before_train, wants a bound method there.
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return wrapped(*args, **kwargs)
+
+    wrapper = types.MethodType(call, owner)
     setattr(owner, name, wrapper)
 
     def undo() -> None:

@@ -51,15 +51,19 @@ def note(session: Session, kind: str, names: list[str], what: str) -> None:
 
 def gradient_norm(parameters: list[Any]) -> Any:
     """Euclidean norm over all gradients, a tensor (so that nothing waits for the GPU), or None."""
-    gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    gradients = [p.grad for p in parameters]
+    gradients = [g for g in gradients if g is not None and g.layout is torch.strided]
     if not gradients:
         return None
     if hasattr(torch, "_foreach_norm"):
         norms = torch._foreach_norm(gradients)
     else:
         norms = [torch.norm(g) for g in gradients]
-    device = norms[0].device
-    return torch.norm(torch.stack([n.to(device=device, dtype=torch.float32) for n in norms]))
+    kinds = {(n.dtype, n.device) for n in norms}
+    if len(kinds) > 1 or norms[0].dtype is not torch.float32:
+        device = norms[0].device
+        norms = [n.to(device=device, dtype=torch.float32) for n in norms]
+    return torch.norm(torch.stack(list(norms)))
 
 
 class Checksums:
