@@ -1,6 +1,6 @@
 """What the probe costs per iteration: CPU time with and without it, in alternating blocks.
 
-    OMP_NUM_THREADS=1 python benchmarks/overhead.py [--device cuda] [--blocks 40]
+    OMP_NUM_THREADS=1 python benchmarks/overhead.py [--device cuda] [--blocks 160]
 
 One process, one trainer. Blocks of iterations with the probe attached alternate with blocks
 without it, in random order within each pair, so that a slow moment of the machine meets both. The
@@ -116,8 +116,8 @@ def main() -> None:
     """Measure and print, one JSON line last."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--device", default="cpu")
-    options.add_argument("--blocks", type=int, default=40, help="pairs of blocks")
-    options.add_argument("--iterations", type=int, default=200, help="per block")
+    options.add_argument("--blocks", type=int, default=160, help="pairs of blocks")
+    options.add_argument("--iterations", type=int, default=50, help="per block")
     options.add_argument("--images", type=int, default=16, help="per batch")
     chosen = options.parse_args()
     torch.set_num_threads(1)

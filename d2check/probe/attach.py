@@ -120,7 +120,7 @@ class Training:
     def end(self, error: BaseException | None) -> None:
         """Write the last records. `error` is what left the loop, None when it reached its end."""
         session, probe = self._session, self._probe
-        files = [str(file) for file in probe.batch.files]
+        files = probe.batch.files
         probe.flush()
         probe.detach()
         last = probe.last_iteration

@@ -7,6 +7,7 @@ from typing import Any
 # Put into a sample by `datasets`, where it was loaded: (seconds, processor seconds, seconds to read
 # and decode the image or None).
 LOAD_KEY = "d2check_load"
+_NO_FIELDS: dict[str, Any] = {}
 
 
 class BatchFacts:
@@ -15,15 +16,21 @@ class BatchFacts:
     def __init__(self, size_divisibility: int = 1) -> None:
         """`size_divisibility`: the model pads to a multiple of so many pixels."""
         self._divisor = max(1, size_divisibility)
-        self.files: list[str] = []
         self.loads: list[tuple[float, float, float | None]] = []
         self._numbers: dict[str, int] = {}
+        self._batches: list[Any] = []
+
+    @property
+    def files(self) -> list[str]:
+        """The images of this iteration so far; asked for only when something went wrong."""
+        named = (s["file_name"] for batch in self._batches for s in batch if "file_name" in s)
+        return [str(name) for name in named]
 
     def add(self, batch: Any) -> None:
         """Look at a batch and take the probe's own key out of it. Anything else is left alone."""
         if not isinstance(batch, (list, tuple)):
             return
-        images = instances = height = width = 0
+        images = objects = height = width = 0
         for sample in batch:
             if not isinstance(sample, dict):
                 return
@@ -39,37 +46,40 @@ class BatchFacts:
                 height = tall
             if wide > width:
                 width = wide
-            if "instances" in sample:
-                instances += count_of(sample["instances"])
-            if "file_name" in sample:
-                self.files.append(sample["file_name"])
+            instances = sample.get("instances")
+            if instances is not None:
+                # The `len` of an Instances asks a tensor in Python, which takes ten times as long.
+                classes = getattr(instances, "_fields", _NO_FIELDS).get("gt_classes")
+                objects += len(instances) if classes is None else classes.shape[0]
         if images:
-            self._count(images, instances, int(height), int(width))
+            self._batches.append(batch)
+            self._count(images, objects, int(height), int(width))
 
     def take(self) -> dict[str, Any]:
         """The `batch` of an iteration's record, empty when none was seen. Starts afresh."""
         numbers: dict[str, Any] = self._numbers
         if numbers and self.loads:
-            numbers["load_s"] = round(sum(load[0] for load in self.loads), 6)
+            numbers["load_s"] = round(sum([load[0] for load in self.loads]), 6)
+            self.loads = []
         self._numbers = {}
-        self.files = []
-        self.loads = []
+        self._batches = []
         return numbers
 
     def _count(self, images: int, instances: int, height: int, width: int) -> None:
-        seen = self._numbers
         divisor = self._divisor
         # Detectron2 pads every image of a batch to its largest height and its largest width.
         padded = (-(-height // divisor) * divisor) * (-(-width // divisor) * divisor)
-        seen["images"] = seen.get("images", 0) + images
-        seen["instances"] = seen.get("instances", 0) + instances
-        seen["max_height"] = max(seen.get("max_height", 0), height)
-        seen["max_width"] = max(seen.get("max_width", 0), width)
-        seen["padded_pixels"] = max(seen.get("padded_pixels", 0), padded)
-
-
-def count_of(instances: Any) -> int:
-    """Objects of an `Instances`; its own `len` asks one tensor in Python, which takes ten times."""
-    classes = getattr(instances, "_fields", {}).get("gt_classes")
-    shape = getattr(classes, "shape", None)
-    return int(shape[0]) if shape else len(instances)
+        seen = self._numbers
+        if seen:
+            images += seen["images"]
+            instances += seen["instances"]
+            height = max(height, seen["max_height"])
+            width = max(width, seen["max_width"])
+            padded = max(padded, seen["padded_pixels"])
+        self._numbers = {
+            "images": images,
+            "instances": instances,
+            "max_height": height,
+            "max_width": width,
+            "padded_pixels": padded,
+        }

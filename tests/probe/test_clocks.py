@@ -25,9 +25,9 @@ WHOLE = [
 
 def lap(marks, *, fetches_seen=True):
     """A lap of (code, seconds) marks on the processor's clock."""
-    made = clocks.Lap(marks[0][0], marks[0][1], None, fetches_seen=fetches_seen)
+    made = clocks.Lap((*marks[0], None), fetches_seen=fetches_seen)
     for code, time_s in marks[1:]:
-        made.add(code, time_s, None)
+        made.marks.append((code, time_s, None))
     return made
 
 
