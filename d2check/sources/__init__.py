@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Run, Unreadable
 from d2check.sources import discover as _discover
 from d2check.sources import folder, run_folder
+from d2check.sources.folder.configs import with_config
 
-__all__ = ["discover", "read"]
+__all__ = ["discover", "read", "read_text"]
 
 
 def read(path: Path) -> tuple[Run, ...]:
-    """All trainings of one output: a run folder, an OUTPUT_DIR, or a file of rows.
+    """All trainings of one output: a run folder, an OUTPUT_DIR, a file of rows, a log.
 
     What a file is, is told by its content and not by its name. Raises InputError for a path that
     holds nothing readable; anything in it that is lost is counted in the Run.
@@ -25,7 +27,7 @@ def read(path: Path) -> tuple[Run, ...]:
             str(path), "no such file or folder", "something to audit", "Check the path"
         )
     if not path.is_dir():
-        return folder.read_metrics_alone(path)
+        return folder.read_file(path)
     if run_folder.is_run_folder(path):
         return tuple(_own_config(run) for run in run_folder.read_run_folder(path))
     return folder.read_folder(path)
@@ -34,7 +36,18 @@ def read(path: Path) -> tuple[Run, ...]:
 def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
     """Every output below the paths, for `read`. A folder without rights is told, not fatal."""
     own = frozenset(run_folder.FIRST_FILES)
-    return _discover.walk(paths, _is_output, frozenset(folder.METRICS) | own, own)
+    marks = _discover.Marks(
+        is_output=_is_output,
+        stands_alone=lambda path, in_output: folder.stands_alone(path, in_output=in_output),
+        first_files=own.union(folder.METRICS, folder.LOGS),
+        opaque=own,
+    )
+    return _discover.walk(paths, marks)
+
+
+def read_text(stream: BufferedReader, name: str) -> tuple[Run, ...]:
+    """All trainings in rows or log lines that come from a stream, such as standard input."""
+    return folder.read_stream(stream, Path(name))
 
 
 def _is_output(path: Path) -> bool:
@@ -45,4 +58,4 @@ def _own_config(run: Run) -> Run:
     """The run with its config, which the probe itself wrote: it is that of these rows."""
     if run.config is not None:
         run = replace(run, config=replace(run.config, matches_run=True))
-    return folder.with_config(run)
+    return with_config(run)

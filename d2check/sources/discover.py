@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Unreadable
 
-_EXPECTED = "an output folder of Detectron2, a run folder, a metrics.json, or folders of these"
-
-# Endings of files that may hold rows under another name than Detectron2's.
-_MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
-_SNIFF_BYTES = 64 * 1024
-_ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
+_EXPECTED = "an output folder, a run folder, a metrics.json, a log.txt, or folders of these"
 
 
-def walk(
-    paths: Sequence[Path],
-    is_output: Callable[[Path], bool],
-    standard: frozenset[str],
-    opaque: frozenset[str],
-) -> Iterator[Path | Unreadable]:
+@dataclass(frozen=True)
+class Marks:
+    """How outputs are recognised.
+
+    is_output: whether a folder is one. stands_alone: whether a file is one, told if it lies in an
+    output folder. first_files: names of files that make a folder an output; opaque: those of them
+    whose folder holds nothing but itself.
+    """
+
+    is_output: Callable[[Path], bool]
+    stands_alone: Callable[[Path, bool], bool]
+    first_files: frozenset[str]
+    opaque: frozenset[str]
+
+
+def walk(paths: Sequence[Path], marks: Marks) -> Iterator[Path | Unreadable]:
     """Every output below the paths, in the order of the paths and then of names.
 
-    is_output tells whether a folder is one. standard: file names that are read with their
-    folder. opaque: a folder with one of these holds nothing but itself. A file that is named is
-    yielded as it is, and no output twice. Links that lead out of a named folder are not followed,
-    hidden files and folders are left out, and a folder without rights is told as Unreadable; so
-    is a path below which nothing was found.
+    A file that is named is yielded as it is, and no output twice. Links that lead out of a named
+    folder are not followed, hidden files and folders are left out, and a folder without rights is
+    told as Unreadable; so is a path below which nothing was found.
     """
     seen: set[Path] = set()
     for path in paths:
         found = False
-        for item in _below(path, is_output, standard, opaque):
+        for item in _below(path, marks):
             found = True
             if isinstance(item, Path):
                 whole = item.resolve()
@@ -47,22 +50,7 @@ def walk(
             yield _unreadable(path, "nothing in it that can be audited", "Check the path")
 
 
-def looks_like_rows(path: Path) -> bool:
-    """Whether the file begins with JSON objects that carry an iteration."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_SNIFF_BYTES)
-    except OSError:
-        return False
-    if start[:2] == b"\x1f\x8b":
-        return path.name.startswith("metrics")
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x00")
-    return start.startswith(b"{") and _ITERATION.search(start) is not None
-
-
-def _below(
-    path: Path, is_output: Callable[[Path], bool], standard: frozenset[str], opaque: frozenset[str]
-) -> Iterator[Path | Unreadable]:
+def _below(path: Path, marks: Marks) -> Iterator[Path | Unreadable]:
     if not path.exists():
         yield _unreadable(path, "no such file or folder", "Check the path")
         return
@@ -74,19 +62,18 @@ def _below(
     for folder, folders, files in os.walk(path, onerror=problems.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
-        escapes = any(name in standard and not _stays(here / name, root) for name in files)
-        output = not escapes and is_output(here)
+        escapes = any(name in marks.first_files and not _stays(here / name, root) for name in files)
+        output = not escapes and marks.is_output(here)
         if output:
             yield here
-        if not opaque.isdisjoint(files):
+        if not marks.opaque.isdisjoint(files):
             folders.clear()
             continue
         for name in sorted(files):
             one = here / name
-            known = output and name in standard
-            if name.startswith(".") or known or not name.endswith(_MAYBE_ROWS):
+            if name.startswith(".") or not _stays(one, root) or not one.is_file():
                 continue
-            if _stays(one, root) and one.is_file() and looks_like_rows(one):
+            if marks.stands_alone(one, output):
                 yield one
     for problem in problems:
         where = Path(str(problem.filename or path))

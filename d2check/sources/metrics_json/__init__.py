@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,8 @@ def read_metrics_json(path: Path) -> MetricsFile:
     row. Anything else is read as far as it goes; lost lines are counted.
     """
     try:
-        with path.open("rb") as raw:
-            packed = raw.peek(2).startswith(b"\x1f\x8b")  # a pipe cannot go back
-            unpacked = Unpacked(raw) if packed else None
-            table = read_table(unpacked or raw)
+        with path.open("rb") as stream:
+            return read_metrics_stream(stream, path)
     except OSError as error:
         raise InputError(
             str(path),
@@ -85,6 +84,12 @@ def read_metrics_json(path: Path) -> MetricsFile:
             _EXPECTED,
             "Check the path and its rights",
         ) from error
+
+
+def read_metrics_stream(stream: BufferedReader, path: Path) -> MetricsFile:
+    """The same from an open stream, a pipe perhaps. path: to name it by. Raises OSError too."""
+    unpacked = Unpacked(stream) if stream.peek(2).startswith(b"\x1f\x8b") else None
+    table = read_table(unpacked or stream)
     damage = unpacked.damage if unpacked else None
     if damage and not len(table):
         raise InputError(

@@ -1,0 +1,249 @@
+"""What several sources tell of one training, as one Run: each thing from who knows it best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from d2check.model import Config, Ending, EndingKind, Event, Run, Series
+from d2check.sources.folder.configs import compared, of_same_length, with_config
+from d2check.sources.folder.pairing import Pair, shifted
+from d2check.sources.log_txt import LogSegment
+from d2check.sources.metrics_json import MetricsSegment
+
+# What the console prints differently from metrics.json, under names of their own: `time` there is
+# the mean since the process began, `data_time` the mean of the last 20 iterations. Sums of them
+# tell what the loader really cost, which medians of 20 hide.
+_MEANS = {"time": "time_mean", "data_time": "data_time_mean"}
+_NOT_TAKEN = {"eta_s"}  # metrics.json has it in full digits
+_ROW_SPAN = 20  # a row stands for the iterations before it
+_SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
+_CRASHES = (
+    EndingKind.CRASHED,
+    EndingKind.OUT_OF_MEMORY,
+    EndingKind.NON_FINITE,
+    EndingKind.KILLED,
+)
+
+
+def fused(
+    pairs: Sequence[Pair],
+    source: str,
+    config: Config | None,
+    *,
+    no_config: str | None,
+    other_ranks: Sequence[LogSegment] = (),
+    starts: int | None = None,
+) -> tuple[Run, ...]:
+    """One Run per training. Starts that failed before their first row become events of the next.
+
+    config: that of the folder, or None and `no_config` says why. other_ranks: the trainings in the
+    logs of ranks above 0, which know of their own crashes only.
+    """
+    told: list[tuple[Pair, tuple[Event, ...]]] = []
+    waiting: list[Event] = []
+    for number, one in enumerate(pairs):
+        is_last = number == len(pairs) - 1
+        if _never_trained(one) and not (is_last and (_crashed(one) or not told)):
+            waiting.append(_failed_start(one.links[0].log))
+            continue
+        told.append((one, tuple(waiting)))
+        waiting = []
+    if waiting:
+        told[-1] = told[-1][0], (*told[-1][1], *waiting)
+    runs = []
+    for number, (one, earlier) in enumerate(told):
+        run = _run(one, pairs, source)
+        run = replace(run, segment=number, events=(*earlier, *run.events))
+        run = _configured(
+            run,
+            one,
+            config,
+            no_config=no_config,
+            segments=len(told),
+            is_last=number == len(told) - 1,
+            starts=starts,
+        )
+        runs.append(replace(run, ending=_ending(one, run, pairs)))
+    if runs and other_ranks:
+        runs[-1] = _with_ranks(runs[-1], other_ranks)
+    return tuple(runs)
+
+
+def _never_trained(one: Pair) -> bool:
+    return one.metrics is None and one.links[0].log.last_training is None
+
+
+def _crashed(one: Pair) -> bool:
+    return one.links[0].log.ending(None).kind in _CRASHES
+
+
+# ------------------------------------------------------------------------------------ one training
+
+
+def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
+    metrics = one.metrics
+    if metrics is None:
+        return _of_log(one.links[0].log, source)
+    run = Run(
+        source=source,
+        series=metrics.series,
+        planned_iterations=metrics.planned_iterations,
+        events=metrics.events,
+        rows=metrics.rows,
+        malformed_lines=metrics.malformed_lines,
+    )
+    for link in one.links:
+        log = link.log
+        added = _added(run.series, metrics, log, link.shift)
+        is_end = not _goes_on_elsewhere(one, log, pairs)
+        run = replace(
+            run,
+            series={**run.series, **added},
+            facts={**run.facts, **log.facts},
+            events=(
+                *run.events,
+                *_events_within(metrics, log, link.shift),
+                *_contradictions(metrics, log, link.shift, is_end=is_end),
+            ),
+            planned_iterations=run.planned_iterations or log.planned_iterations,
+            malformed_lines=run.malformed_lines + log.malformed_lines,
+        )
+    return run
+
+
+def _of_log(log: LogSegment, source: str) -> Run:
+    return Run(
+        source=source,
+        series=log.series,
+        facts=log.facts,
+        planned_iterations=log.planned_iterations,
+        events=log.events,
+        rows=log.rows,
+        malformed_lines=log.malformed_lines,
+    )
+
+
+def _added(
+    have: Mapping[str, Series], metrics: MetricsSegment, log: LogSegment, shift: int
+) -> dict[str, Series]:
+    """The log's series that the metrics lack, within the training's iterations."""
+    spans = [(s.iterations[0], s.iterations[-1]) for s in metrics.series.values() if len(s)]
+    first, last = min(int(a) for a, _ in spans), max(int(b) for _, b in spans)
+    added = {}
+    for name, series in log.series.items():
+        known_as = _MEANS.get(name, name) if name in have else name
+        if name in _NOT_TAKEN or known_as in have:
+            continue
+        part = shifted(series, shift, first, last)
+        if len(part):
+            added[known_as] = replace(part, name=known_as)
+    return added
+
+
+def _events_within(metrics: MetricsSegment, log: LogSegment, shift: int) -> Iterator[Event]:
+    """The log's events of these iterations, and those that stand for all."""
+    first = min(int(s.iterations[0]) for s in metrics.series.values() if len(s))
+    last = metrics.last_row or 0
+    for event in log.events:
+        if event.iteration is None or first <= event.iteration - shift + _ROW_SPAN:
+            if event.iteration is None or event.iteration - shift <= last + _ROW_SPAN:
+                yield event
+
+
+def _contradictions(
+    metrics: MetricsSegment, log: LogSegment, shift: int, *, is_end: bool
+) -> Iterator[Event]:
+    if not is_end:  # what a log says of the whole holds for its last start
+        return
+    told, other = metrics.planned_iterations, log.planned_iterations
+    if told is not None and other is not None and abs(told - other) > 1:
+        text = f"{metrics.read_from} was to become {told:,} iterations, {log.read_from} {other:,}"
+        yield Event("contradiction", text, read_from=log.read_from)
+    if log.last_training is not None and metrics.last_training is not None:
+        beyond = log.last_training - shift - metrics.last_training
+        if beyond > metrics.period:
+            text = (
+                f"{log.read_from} goes on to iteration {log.last_training:,}, "
+                f"{metrics.read_from} ends at {metrics.last_training:,}"
+            )
+            yield Event("contradiction", text, metrics.last_training, log.read_from)
+
+
+def _configured(
+    run: Run,
+    one: Pair,
+    config: Config | None,
+    *,
+    no_config: str | None,
+    segments: int,
+    is_last: bool,
+    starts: int | None,
+) -> Run:
+    printed = [link.log.config for link in one.links if link.log.config is not None]
+    told = one.metrics.planned_iterations if one.metrics else None
+    world_size = run.facts.get("world_size")
+    known = world_size if isinstance(world_size, int) else None
+    if printed:
+        return with_config(replace(run, config=of_same_length(printed[-1], told, known)))
+    if config is None:
+        return with_config(replace(run, absent={"config": no_config} if no_config else {}))
+    judged = compared(
+        config,
+        run.series.get("lr"),
+        last_iteration=run.last_iteration,
+        planned=run.planned_iterations,
+        segments=segments,
+        is_last=is_last,
+        starts=starts,
+        world_size=known,
+    )
+    return with_config(replace(run, config=judged))
+
+
+# ------------------------------------------------------------------------------------ endings
+
+
+def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> Ending:
+    """The log's word where it says how; else what the rows tell."""
+    planned = run.planned_iterations
+    if one.metrics is None:
+        return one.links[0].log.ending(planned)
+    by_rows = one.metrics.ending(planned)
+    for link in reversed(one.links):
+        if _goes_on_elsewhere(one, link.log, pairs):
+            continue
+        by_log = link.log.ending(planned)
+        if link.shift and by_log.iteration is not None:
+            by_log = replace(by_log, iteration=by_log.iteration - link.shift)
+        if by_log.kind not in _SAYS_NOTHING:
+            return by_log
+        if by_rows.kind in _SAYS_NOTHING and by_log.kind is not EndingKind.UNKNOWN:
+            if (by_log.iteration or 0) >= (one.metrics.last_training or 0):
+                return by_log
+    return by_rows
+
+
+def _goes_on_elsewhere(one: Pair, log: LogSegment, pairs: Sequence[Pair]) -> bool:
+    """Whether a later training of the metrics is part of the same one of the log."""
+    later = pairs[pairs.index(one) + 1 :]
+    return any(link.log is log for other in later for link in other.links)
+
+
+def _failed_start(log: LogSegment) -> Event:
+    ending = log.ending(None)
+    words = ": ".join(filter(None, (ending.error, ending.message)))
+    text = f"a start {ending.kind.value} before its first row of losses"
+    return Event("failed-start", f"{text}: {words}" if words else text, read_from=ending.read_from)
+
+
+def _with_ranks(run: Run, others: Sequence[LogSegment]) -> Run:
+    """The run with the crash that only another rank's log tells of."""
+    if run.ending.kind not in _SAYS_NOTHING:
+        return run
+    for log in others:
+        ending = log.ending(run.planned_iterations)
+        if ending.kind in _CRASHES:
+            at = ending.iteration if ending.iteration is not None else run.ending.iteration
+            return replace(run, ending=replace(ending, iteration=at))
+    return run
