@@ -11,11 +11,13 @@ from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Event, Run
+from d2check.sources.folder.clocks import with_clocks
 from d2check.sources.folder.configs import config_in
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
 from d2check.sources.log_txt import LogSegment, looks_like_log, read_log, read_log_stream
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json, read_metrics_stream
+from d2check.sources.tfevents import EventsSegment, is_events_file, read_events, read_events_stream
 
 __all__ = [
     "LOGS",
@@ -39,6 +41,10 @@ _NO_CONFIG_IN_TEXT = "the run's config is not known"
 _MAYBE_LOGS = (".txt", ".log", ".out", ".err", ".txt.gz", ".log.gz", ".out.gz")
 _MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
 _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
+_EVENT_FILE, _EVENT_FILE_WITHIN = b"brain.Event:", 64  # the version that each of them begins with
+# Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
+# they add little.
+_SMALL_BYTES, _ANY_SIZE = 4 * 2**20, 2**62
 _SNIFF_BYTES = 256 * 1024
 
 
@@ -48,14 +54,16 @@ class _Found:
 
     metrics: MetricsFile | None
     logs: tuple[LogSegment, ...]
+    events: tuple[EventsSegment, ...]
     ranks: tuple[LogSegment, ...]
     sources: tuple[Path, ...]
     problems: tuple[InputError, ...]
 
 
 def is_output_folder(path: Path) -> bool:
-    """Whether the folder holds metrics or a log of Detectron2 under their own names."""
-    return any((path / name).is_file() for name in (*METRICS, *LOGS))
+    """Whether the folder holds rows, a log or events of Detectron2 under their own names."""
+    own = any((path / name).is_file() for name in (*METRICS, *LOGS))
+    return own or any(map(is_events_file, path.glob("events.out.tfevents.*")))
 
 
 def stands_alone(path: Path, *, in_output: bool) -> bool:
@@ -77,7 +85,7 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     others can; a config.yaml that cannot is no obstacle to rules that do not need it.
     """
     found = _found(path)
-    if found.metrics is None and not found.logs:
+    if found.metrics is None and not found.logs and not any(one.rows for one in found.events):
         if found.problems:
             raise found.problems[0]
         raise InputError(
@@ -87,7 +95,7 @@ def read_folder(path: Path) -> tuple[Run, ...]:
             "Name the folder that the config calls OUTPUT_DIR",
         )
     config, reason = config_in(path)
-    segments = found.metrics.segments if found.metrics else ()
+    segments = with_clocks(found.metrics.segments if found.metrics else (), found.events)
     failed = any(e.kind == "failed-start" for log in found.logs for e in log.events)
     runs = fused(
         pair(segments, found.logs),
@@ -118,8 +126,12 @@ def read_file(path: Path) -> tuple[Run, ...]:
 def read_stream(
     stream: BufferedReader, path: Path, *, no_config: str = _NO_CONFIG_IN_TEXT
 ) -> tuple[Run, ...]:
-    """One Run per training in a stream of rows or of log lines, told apart by its beginning."""
-    if not looks_like_log(_beginning(stream)):
+    """One Run per training in a stream of rows, log lines or events, told by how it begins."""
+    start = _beginning(stream)
+    if _EVENT_FILE in start[:_EVENT_FILE_WITHIN]:
+        events = read_events_stream(stream, path.name).segments
+        return fused(pair(with_clocks((), events), ()), str(path), None, no_config=no_config)
+    if not looks_like_log(start):
         segments = read_metrics_stream(stream, path).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)
     log = read_log_stream(stream, path.name)
@@ -158,7 +170,28 @@ def _found(folder: Path) -> _Found:
             continue
         logs += [one for one in segments if not _repeats(one, earlier)]
         sources.append(path)
-    return _Found(metrics, tuple(logs), tuple(ranks), tuple(sources), tuple(problems))
+    wanted = metrics is None or not logs
+    events: list[EventsSegment] = []
+    for path in _event_files(folder, _ANY_SIZE if wanted else _SMALL_BYTES):
+        try:
+            events += read_events(path).segments
+            sources.append(path)
+        except InputError as error:
+            problems.append(error)
+    return _Found(
+        metrics, tuple(logs), tuple(events), tuple(ranks), tuple(sources), tuple(problems)
+    )
+
+
+def _event_files(folder: Path, limit: int) -> list[Path]:
+    """The event files, oldest first, unless they are too large for what they add."""
+    root = folder.resolve()
+    found = [
+        path
+        for path in sorted(folder.glob("events.out.tfevents.*"))
+        if path.is_file() and path.resolve().is_relative_to(root)
+    ]
+    return found if sum(path.stat().st_size for path in found) <= limit else []
 
 
 def _log_files(folder: Path) -> list[Path]:

@@ -146,16 +146,40 @@ def _segment(
     if segments.interleaved:
         message = "two processes wrote into one file at the same time; their rows may be mixed up"
         events += (Event("two-writers", message, read_from=read_from),)
-    return MetricsSegment(
-        series=series,
-        rows=int(mine.sum()) + strays,
-        period=segments.period,
-        planned_iterations=planned_from_eta(series),
-        last_training=int(training.max()) if len(training) else None,
+    return replace(
+        segment_of_series(
+            series,
+            training,
+            rows=int(mine.sum()) + strays,
+            period=segments.period,
+            read_from=read_from,
+        ),
         last_row=int(iterations.max()) if len(iterations) else None,
-        broken=broken_iteration(series, training),
         events=events,
         malformed_lines=lost,
+    )
+
+
+def segment_of_series(
+    series: Mapping[str, Series],
+    training: NDArray[np.int64],
+    *,
+    rows: int,
+    period: int,
+    read_from: str,
+) -> MetricsSegment:
+    """A training by its series, wherever they were read. training: iterations with losses."""
+    last = max((int(one.iterations[-1]) for one in series.values() if len(one)), default=None)
+    return MetricsSegment(
+        series=series,
+        rows=rows,
+        period=period,
+        planned_iterations=planned_from_eta(series),
+        last_training=int(training.max()) if len(training) else None,
+        last_row=last,
+        broken=broken_iteration(series, training),
+        events=starts_of(training, period, series.get("lr"), lost=0, read_from=read_from),
+        malformed_lines=0,
         read_from=read_from,
     )
 

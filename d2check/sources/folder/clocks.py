@@ -1,0 +1,96 @@
+"""What event files add to rows: a wall clock, and trainings whose rows are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from d2check.model import Series
+from d2check.sources.metrics_json import MetricsSegment, segment_of_series
+from d2check.sources.tfevents import EventsSegment
+
+# Event files hold float32.
+_RELATIVE = 1e-5
+_SAME_SHARE = 0.8
+
+
+def with_clocks(
+    metrics: Sequence[MetricsSegment], events: Sequence[EventsSegment]
+) -> tuple[MetricsSegment, ...]:
+    """The trainings with `wall_s` where an event file shows the same losses.
+
+    wall_s: seconds since the first row was written; the time between two processes of one
+    training is left out. A training that only an event file shows is put where its clock says.
+    """
+    owned: list[list[EventsSegment]] = [[] for _ in metrics]
+    alone: list[EventsSegment] = []
+    for one in events:
+        rows = [_common_rows(row.series, one.series) for row in metrics]
+        free = [n for n, count in enumerate(rows) if count and not _taken(owned[n], one)]
+        if free:
+            owned[max(free, key=lambda n: (rows[n], -n))].append(one)
+        elif one.rows and not any(rows):
+            alone.append(one)
+    found = [
+        (_begin(mine), _clocked(segment, mine))
+        for segment, mine in zip(metrics, owned, strict=True)
+    ]
+    for one in alone:
+        begin = float(one.clock.values[0])
+        at = next((n for n, (b, _) in enumerate(found) if b is not None and b > begin), len(found))
+        found.insert(at, (begin, _clocked(_rows_of(one), [one])))
+    return tuple(segment for _, segment in found)
+
+
+def _common_rows(one: Mapping[str, Series], other: Mapping[str, Series]) -> int:
+    name = next((n for n in ("total_loss", *one) if "loss" in n and n in one and n in other), None)
+    if name is None:
+        return 0
+    mine, theirs = one[name], other[name]
+    _, here, there = np.intersect1d(
+        mine.iterations, theirs.iterations, assume_unique=True, return_indices=True
+    )
+    same = np.isclose(theirs.values[there], mine.values[here], rtol=_RELATIVE, equal_nan=True)
+    return len(here) if len(here) and same.mean() >= _SAME_SHARE else 0
+
+
+def _taken(owned: Sequence[EventsSegment], one: EventsSegment) -> bool:
+    """Whether another process has shown these iterations of the training already."""
+    return any(_common_rows(other.series, one.series) for other in owned)
+
+
+def _begin(owned: Sequence[EventsSegment]) -> float | None:
+    return min((float(one.clock.values[0]) for one in owned), default=None)
+
+
+def _rows_of(one: EventsSegment) -> MetricsSegment:
+    loss = one.series.get("total_loss")
+    return segment_of_series(
+        one.series,
+        loss.iterations if loss is not None else np.empty(0, np.int64),
+        rows=one.rows,
+        period=one.period,
+        read_from=one.read_from,
+    )
+
+
+def _clocked(segment: MetricsSegment, owned: Sequence[EventsSegment]) -> MetricsSegment:
+    if not owned:
+        return segment
+    iterations = np.empty(0, np.int64)
+    wall = np.empty(0, np.float64)
+    for one in sorted(owned, key=lambda e: int(e.clock.iterations[0])):
+        at, moments = one.clock.iterations, one.clock.values - one.clock.values[0]
+        new = at > (iterations[-1] if len(iterations) else -1)
+        if not new.any():
+            continue
+        at, moments = at[new], moments[new] - moments[new][0]
+        if len(wall):
+            usual = np.diff(wall) / np.diff(iterations) if len(wall) > 1 else np.zeros(1)
+            moments = moments + wall[-1] + float(np.median(usual)) * (at[0] - iterations[-1])
+        iterations, wall = np.concatenate([iterations, at]), np.concatenate([wall, moments])
+    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else segment.period
+    series = Series("wall_s", iterations, wall, max(every, 1))
+    return replace(segment, series={**segment.series, "wall_s": series})
