@@ -214,7 +214,7 @@ class Reader:
             start.last_s = moment
         if start.crashes and row.has_loss:
             start.crashes = [replace(crash, survived=True) for crash in start.crashes]
-        if last is None and not row.iteration and not row.has_loss:
+        if last is None and not row.iteration and not row.has_loss and "lr" not in row.names:
             return  # `iter: 0  lr: N/A`: a loop that never finished an iteration
         start.add(row, moment)
 

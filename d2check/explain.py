@@ -1,0 +1,433 @@
+"""What the fields of a training line say, as numbers and candidates; `report.explained` words it.
+
+Facts of the formats and levels: Detectron2's utils/events.py (CommonMetricPrinter), the
+initialisers of its heads, and engine/train_loop.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from d2check.config.facts import config_facts
+from d2check.config.lr_shape import LrShape, describe_lr
+from d2check.config.schedule import (
+    ScheduleUnknown,
+    for_world_size,
+    formulas,
+    planned_iterations,
+    planned_lr,
+)
+from d2check.model import Config, Run, Scalar, Series
+
+LossKind = Literal[
+    "classifier", "focal", "box", "mask", "objectness", "proposal-box", "keypoint", "other"
+]
+
+_LN2 = math.log(2.0)
+# Printed with three or four digits, medians of 20 iterations: chance is met within 0.02 nats.
+_CHANCE_NATS = 0.02
+_KEYPOINT_CELLS = 56 * 56  # MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION x its upsampling
+_EARLY_SHARE = 0.1
+_EARLY_ITERATIONS = 1000
+_RATE_DIGITS = 5  # `lr: {:.5g}`
+_TIME_NAMES = ("time", "data_time", "last_time", "last_data_time", "rank_data_time")
+_OTHERS_KNOWN = ("eta_s", "eta_seconds", "wall_s", "clock", "iteration", "planned_lr")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the user or the folder adds to the line. gpu_total_mib: memory of the card, MiB."""
+
+    images: int | None = None
+    images_per_batch: int | None = None
+    gpu_total_mib: float | None = None
+    classes: int | None = None
+    world_size: int | None = None
+    config: Config | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where in the run the line stands.
+
+    planned_from: "told" by a config or log, "eta" (an estimate) or None. Epochs need the images
+    and the batch.
+    """
+
+    iteration: int
+    planned: int | None
+    planned_from: Literal["told", "eta"] | None
+    share: float | None
+    epochs_seen: float | None
+    epochs_planned: float | None
+    iterations_per_epoch: float | None
+
+
+@dataclass(frozen=True)
+class Eta:
+    """Seconds left, and the iterations that they stand for.
+
+    told: the planned length is known, so that the iterations are exact; else they are an estimate
+    by `time`, which is iteration_s.
+    """
+
+    seconds: float
+    iterations_left: int | None
+    iteration_s: float | None
+    told: bool = False
+
+
+@dataclass(frozen=True)
+class Total:
+    """The total loss and the sum of its printed parts. first: its value in the first row."""
+
+    value: float
+    parts_sum: float | None
+    parts: int
+    first: float | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One part of the loss.
+
+    chance: the level of knowing nothing, where the head has one; at_chance: None if it cannot be
+    told. classes_if_chance: how many classes would make this value chance. first: its value in
+    the first row, None for a single line.
+    """
+
+    name: str
+    value: float
+    kind: LossKind
+    chance: float | None
+    at_chance: bool | None
+    classes_if_chance: int | None
+    first: float | None
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds per iteration, and the share of them spent waiting for data.
+
+    time_is_mean: `time` is a mean since the process started. data_is_median: then a low share
+    clears nothing. images_per_s, epoch_s: where batch and images are known.
+    """
+
+    iteration_s: float | None
+    data_s: float | None
+    share: float | None
+    time_is_mean: bool
+    data_is_median: bool
+    images_per_s: float | None
+    epoch_s: float | None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate: every schedule whose formula gives the printed digits.
+
+    readings: the likeliest first; exact: the first one gives them exactly. planned: what the
+    config asks for here; reference: by the linear scaling rule for this batch.
+    """
+
+    value: float
+    rows: int
+    readings: tuple[LrShape, ...]
+    exact: bool
+    planned: float | None
+    agrees: bool | None
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Highest memory that PyTorch allocated since the process started, MiB."""
+
+    mib: float
+    total_mib: float | None
+
+
+@dataclass(frozen=True)
+class Other:
+    """A number that Detectron2 itself does not print."""
+
+    name: str
+    value: float
+
+
+Reading = Eta | Progress | Total | Loss | Time | Rate | Memory | Other
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All readings of one row, in the order of the line. early: little can be learned by now."""
+
+    rows: int
+    first_iteration: int
+    early: bool
+    readings: tuple[Reading, ...]
+
+
+def explain(run: Run, known: Known | None = None) -> Explanation | None:
+    """What the last row of a run says; the rows before it help. None for a run without rows."""
+    last = _last_row(run)
+    if last is None:
+        return None
+    known = _with_facts(known or Known(), run)
+    values = {
+        name: float(one.values[-1])
+        for name, one in run.series.items()
+        if len(one) and int(one.iterations[-1]) == last and math.isfinite(one.values[-1])
+    }
+    time = _time(run.series, values, known)
+    eta_s = values.get("eta_s", values.get("eta_seconds"))
+    eta = None if eta_s is None else _eta(eta_s, time)
+    progress = _progress(last, run, known, eta)
+    if eta is not None and progress.planned_from == "told" and progress.planned is not None:
+        left = max(progress.planned - last - 1, 0)
+        eta = replace(eta, iterations_left=left, told=True)
+    rate = _rate(run.series, known) if "lr" in values else None
+    early = _early(progress, rate)
+    losses = [n for n in values if "loss" in n and n != "total_loss"]
+    readings: list[Reading] = [one for one in (eta, progress) if one is not None]
+    if "total_loss" in values:
+        readings.append(_total(run.series, values, losses))
+    readings += [_loss(name, run.series, values, known, early=early) for name in losses]
+    readings += [one for one in (time, rate) if one is not None]
+    if "max_mem" in values:
+        readings.append(Memory(values["max_mem"], known.gpu_total_mib))
+    readings += [
+        Other(name, value)
+        for name, value in values.items()
+        if "loss" not in name and name not in (*_TIME_NAMES, *_OTHERS_KNOWN, "lr", "max_mem")
+    ]
+    total = run.series.get("total_loss")
+    rows = len(total) if total is not None else max(map(len, run.series.values()))
+    return Explanation(rows, run.first_iteration or 0, early, tuple(readings))
+
+
+def _last_row(run: Run) -> int | None:
+    for name in ("total_loss", "lr", "time"):
+        series = run.series.get(name)
+        if series is not None and len(series):
+            return int(series.iterations[-1])
+    return run.last_iteration
+
+
+def _with_facts(known: Known, run: Run) -> Known:
+    """What the user said, completed by the run's own facts and its config."""
+    config = known.config
+    if config is None and run.config is not None and run.config.matches_run is not False:
+        config = run.config
+    facts: dict[str, Scalar] = dict(run.facts)
+    world_size = known.world_size or _whole(facts.get("world_size"))
+    if config is not None:
+        facts = {**config_facts(config, world_size), **facts}
+    memory = facts.get("gpu_total_mib")
+    return replace(
+        known,
+        images=known.images or _whole(facts.get("images")),
+        images_per_batch=known.images_per_batch or _whole(facts.get("images_per_batch")),
+        classes=known.classes or _whole(facts.get("classes")),
+        gpu_total_mib=known.gpu_total_mib
+        or (float(memory) if isinstance(memory, (int, float)) and memory else None),
+        world_size=world_size,
+        config=config,
+    )
+
+
+def _whole(value: Scalar) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+# --------------------------------------------------------------------------------- the readings
+
+
+def _eta(seconds: float, time: Time | None) -> Eta:
+    per_iteration = time.iteration_s if time else None
+    left = round(seconds / per_iteration) if per_iteration else None
+    return Eta(seconds, left, per_iteration)
+
+
+def _progress(iteration: int, run: Run, known: Known, eta: Eta | None) -> Progress:
+    planned = run.planned_iterations
+    origin: Literal["told", "eta"] | None = "told"
+    if planned is None and known.config is not None:
+        planned = planned_iterations(for_world_size(known.config, known.world_size))
+    if planned is None or planned <= iteration:
+        planned, origin = None, None
+        if eta is not None and eta.iterations_left is not None:
+            planned, origin = iteration + 1 + eta.iterations_left, "eta"
+    per_epoch = None
+    if known.images and known.images_per_batch:
+        per_epoch = known.images / known.images_per_batch
+    return Progress(
+        iteration,
+        planned,
+        origin,
+        (iteration + 1) / planned if planned else None,
+        (iteration + 1) / per_epoch if per_epoch else None,
+        planned / per_epoch if per_epoch and planned else None,
+        per_epoch,
+    )
+
+
+def _early(progress: Progress, rate: Rate | None) -> bool:
+    """Whether so little was trained, at so low a rate, that chance levels are normal."""
+    if rate is not None and rate.readings:
+        first = rate.readings[0]
+        if first.warmup == "linear" and first.progress is not None and first.progress < 1:
+            return True
+    if progress.share is not None and progress.share > _EARLY_SHARE:
+        return False
+    return progress.iteration < _EARLY_ITERATIONS
+
+
+def _total(series: Mapping[str, Series], values: Mapping[str, float], losses: list[str]) -> Total:
+    parts = [values[name] for name in losses if not name.startswith(("val", "validation"))]
+    return Total(
+        values["total_loss"],
+        sum(parts) if parts else None,
+        len(parts),
+        _first(series, "total_loss"),
+    )
+
+
+def _first(series: Mapping[str, Series], name: str) -> float | None:
+    one = series[name]
+    return float(one.values[0]) if len(one) > 1 and math.isfinite(one.values[0]) else None
+
+
+def _loss(
+    name: str,
+    series: Mapping[str, Series],
+    values: Mapping[str, float],
+    known: Known,
+    *,
+    early: bool,
+) -> Loss:
+    value, kind = values[name], _kind(name, values)
+    first = _first(series, name)
+    chance, classes, at_chance = None, None, None
+    if kind == "classifier":
+        if known.classes:
+            chance = math.log(known.classes + 1)
+            at_chance = abs(value - chance) <= 5 * _CHANCE_NATS
+        elif value >= _LN2 - _CHANCE_NATS:
+            classes = max(1, round(math.exp(min(value, 20.0)) - 1))
+            fell = first is not None and value < first - 5 * _CHANCE_NATS
+            at_chance = False if fell else (None if early else False)
+        else:
+            at_chance = False  # one class already has its chance level at ln 2
+    elif kind in ("mask", "objectness"):
+        chance = _LN2
+        at_chance = abs(value - chance) <= _CHANCE_NATS
+    elif kind == "keypoint":
+        chance = math.log(_KEYPOINT_CELLS)
+        at_chance = abs(value - chance) <= 5 * _CHANCE_NATS
+    return Loss(name, value, kind, chance, at_chance, classes, first)
+
+
+def _kind(name: str, values: Mapping[str, float]) -> LossKind:
+    head, _, stage = name.partition("_stage")
+    if stage and not stage.isdigit():
+        return "other"
+    if head in ("loss_cls", "loss_classifier"):
+        proposals = {"loss_rpn_cls", "loss_objectness"} & values.keys()
+        return "classifier" if proposals else "focal"
+    known: dict[str, LossKind] = {
+        "loss_box_reg": "box",
+        "loss_mask": "mask",
+        "loss_rpn_cls": "objectness",
+        "loss_objectness": "objectness",
+        "loss_rpn_loc": "proposal-box",
+        "loss_rpn_box_reg": "proposal-box",
+        "loss_keypoint": "keypoint",
+    }
+    kind = known.get(head, "other")
+    # MaskFormer and its kin call a per-query term loss_mask too.
+    return "other" if kind == "mask" and "loss_dice" in values else kind
+
+
+def _time(series: Mapping[str, Series], values: Mapping[str, float], known: Known) -> Time | None:
+    whole, wait = values.get("time"), values.get("data_time")
+    if whole is None and wait is None:
+        return None
+    data = series.get("data_time")
+    if wait is not None and data is not None and len(data) > 1:
+        wait = float(np.mean(data.values[np.isfinite(data.values)]))
+    share = min(wait / whole, 1.0) if whole and wait is not None else None
+    batch, images = known.images_per_batch, known.images
+    return Time(
+        iteration_s=whole,
+        data_s=wait,
+        share=share,
+        time_is_mean="time" in series and series["time"].statistic == "mean",
+        data_is_median=data is not None and data.statistic == "median",
+        images_per_s=batch / whole if batch and whole else None,
+        epoch_s=images / batch * whole if batch and images and whole else None,
+    )
+
+
+def _rate(series: Mapping[str, Series], known: Known) -> Rate:
+    lr = series["lr"]
+    value = float(lr.values[-1])
+    shape = describe_lr(lr.iterations, lr.values)
+    readings = tuple(_shorter(one) for one in (shape.candidates or (shape,)))
+    planned, agrees = None, None
+    if known.config is not None:
+        planned, agrees = _planned(for_world_size(known.config, known.world_size), lr)
+    return Rate(
+        value=value,
+        rows=len(lr),
+        readings=readings,
+        exact=_gives(readings[0], int(lr.iterations[-1]), value),
+        planned=planned,
+        agrees=agrees,
+        reference=_linear_rule(series, known),
+    )
+
+
+def _shorter(shape: LrShape) -> LrShape:
+    return replace(shape, candidates=())
+
+
+def _gives(shape: LrShape, iteration: int, value: float) -> bool:
+    """Whether a linear warm-up gives the very digits of the line."""
+    iters, factor, peak = shape.warmup_iters, shape.warmup_factor, shape.peak
+    if shape.warmup != "linear" or not iters or factor is None or peak is None:
+        return False
+    rate = peak * (factor + (1 - factor) * min(iteration / iters, 1.0))
+    return f"{rate:.{_RATE_DIGITS}g}" == f"{value:.{_RATE_DIGITS}g}"
+
+
+def _planned(config: Config, lr: Series) -> tuple[float | None, bool | None]:
+    """What the config plans at the last row, and whether the rows follow it."""
+    planned: float | None = None
+    for formula in formulas(config):
+        try:
+            plan = planned_lr(config, lr.iterations, formula=formula)
+        except ScheduleUnknown:
+            return None, None
+        planned = float(plan[-1]) if planned is None else planned
+        near = np.abs(plan - lr.values) <= 1e-3 * np.abs(plan) + 1e-9
+        if bool(np.all(near | ~np.isfinite(plan))) and np.isfinite(plan).any():
+            return float(plan[-1]), True
+    known = planned is not None and math.isfinite(planned)
+    return (planned, False) if known else (None, None)
+
+
+def _linear_rule(series: Mapping[str, Series], known: Known) -> float | None:
+    """BASE_LR that Detectron2's own configs would have for this batch; None for other models."""
+    if known.images_per_batch is None:
+        return None
+    if {"loss_rpn_cls", "loss_cls"} <= series.keys():
+        return 0.02 * known.images_per_batch / 16
+    if {"loss_box_reg", "loss_cls"} <= series.keys():
+        return 0.01 * known.images_per_batch / 16
+    return None
