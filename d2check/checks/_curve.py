@@ -24,6 +24,9 @@ WARMUP_FACTOR = 0.001  # SOLVER.WARMUP_FACTOR's default, the intercept of an unf
 HEAD_WEIGHT_CAP = 0.5  # one quiet head must not stand for the model
 ROWS_FOR_TRENDS = 4096  # longer curves are averaged in blocks: a trend has no use for more
 PRIOR_PHI, PRIOR_ROWS = 0.08, 60  # autocorrelation of real raw rows, and how much that counts
+NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
+FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
 DECAY_STEP = 0.6  # a rate below this share of the peak ends the stretch at the base rate
 
 
@@ -245,6 +248,28 @@ def at_base_rate(curve: LossCurve) -> LossCurve:
     peak = int(np.argmax(curve.lr))
     dropped = np.flatnonzero(curve.lr[peak:] < DECAY_STEP * curve.lr[peak])
     return curve.rows(slice(0, peak + int(dropped[0]))) if len(dropped) else curve
+
+
+def trained_level(curve: LossCurve, classes: int | None) -> str | None:
+    """Which head says that training had been done before the first row, in words.
+
+    Below half of the price of chance, which no fresh predictor can reach. Only the rows of the
+    first NEAR_START iterations can tell: later ones may have been learned here.
+    """
+    rows = curve.iterations <= NEAR_START
+    if not rows.any() or "loss_box_reg" not in curve.heads:  # elsewhere names mean other losses
+        return None
+    two_stage = "loss_rpn_cls" in curve.heads
+    chances = {
+        "loss_mask": CHANCE_OF_TWO,
+        "loss_cls": math.log(1 + (classes or 1)) if two_stage else FOCAL_CHANCE,
+    }
+    for name, chance in chances.items():
+        if name in curve.heads:
+            level = math.exp(float(np.median(curve.heads[name][rows])))
+            if level < 0.5 * chance:
+                return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
+    return None
 
 
 def background_dip(curve: LossCurve) -> bool:

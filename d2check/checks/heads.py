@@ -8,17 +8,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from d2check.checks._curve import (
+    CHANCE_OF_TWO,
+    FOCAL_CHANCE,
     Floats,
     LossCurve,
     for_trends,
     loss_curve,
     noise_of,
     slope_of,
+    trained_level,
 )
 from d2check.model import Measurement, Scalar, Series
 
-CHANCE_OF_TWO = math.log(2)
-FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # a positive anchor at the prior of 0.01
 FOCAL_UNCERTAINTY = 0.2
 FALL_SCALE = 30.0
 
@@ -145,6 +146,7 @@ def roi_stall(
     total: Series,
     lr: Series | None = None,
     base_lr: float | None = None,
+    classes: int | None = None,
     *,
     min_effective: float = 100.0,
     min_rows: int = 40,
@@ -154,8 +156,8 @@ def roi_stall(
     value: the larger upper 95 % bound of the falls of loss_cls and loss_box_reg (share). This,
     with proposals and masks that go on learning, is how a rate too high looks in an R-CNN; a
     loss that swings is not. extras: level (loss_cls at the end), rpn (fall of loss_rpn_cls since
-    the start), mask (of loss_mask), rpn_level, effective, fresh ("yes" where loss_cls starts at
-    0.6 or more: a restart from trained weights is level as well, and sound).
+    the start), mask (of loss_mask), rpn_level, effective, fresh ("no" where the run begins at a
+    trained level: a restart is level as well, and sound).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -181,9 +183,7 @@ def roi_stall(
         else None,
         "rpn_level": math.exp(float(np.median(curve.heads["loss_rpn_cls"][-tenth:]))),
         "effective": float(curve.effective[-1]),
-        "fresh": "yes"
-        if float(np.median(curve.heads["loss_cls"][:tenth])) > math.log(0.6)
-        else "no",
+        "fresh": "no" if trained_level(curve, classes) else "yes",
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     return Measurement(-math.expm1(-max(bounds)), "share", span, extras)

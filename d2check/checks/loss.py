@@ -17,13 +17,12 @@ from d2check.checks._curve import (
     loss_curve,
     noise_of,
     slope_of,
+    trained_level,
 )
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
-NEAR_START = 20  # iterations; the first row of medians of 20 has 19
-TRAINED_BELOW = 0.35  # half of ln 2, the lowest price of chance
 
 
 def loss_fall(
@@ -31,6 +30,7 @@ def loss_fall(
     losses: Mapping[str, Series] | None = None,
     lr: Series | None = None,
     base_lr: float | None = None,
+    classes: int | None = None,
     *,
     min_effective: float = 25.0,
     min_rows: int = 8,
@@ -72,36 +72,20 @@ def loss_fall(
     }
     undecided = None
     if best_z < 5 or best_fall < 0.03:
-        undecided = _why_no_fall_is_expected(curve, effective, min_effective)
+        undecided = _why_no_fall_is_expected(curve, effective, min_effective, classes)
     return Measurement(-math.expm1(-best_fall), "share", curve.span, extras, undecided)
 
 
 def _why_no_fall_is_expected(
-    curve: LossCurve, effective: float, min_effective: float
+    curve: LossCurve, effective: float, min_effective: float, classes: int | None
 ) -> str | None:
     if effective < min_effective:
         return (
             f"only {effective:.0f} effective iterations so far: the rate is in warm-up or near zero"
         )
-    trained = _trained_level(curve)
+    trained = trained_level(curve, classes)
     if trained:
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
-    return None
-
-
-def _trained_level(curve: LossCurve) -> str | None:
-    """Which head says that training had been done before the first row, in words.
-
-    Only rows of the first NEAR_START iterations can tell: later ones may have been learned here.
-    """
-    rows = curve.iterations <= NEAR_START
-    if not rows.any() or "loss_box_reg" not in curve.heads:  # elsewhere the names mean other losses
-        return None
-    for name in ("loss_mask", "loss_cls"):
-        if name in curve.heads:
-            level = math.exp(float(np.median(curve.heads[name][rows])))
-            if level < TRAINED_BELOW:
-                return f"{name} starts at {level:.2g}"
     return None
 
 
@@ -110,6 +94,7 @@ def late_fall(
     losses: Mapping[str, Series] | None = None,
     lr: Series | None = None,
     base_lr: float | None = None,
+    classes: int | None = None,
     *,
     se_margin: float = 2.0,
     discount: float = 0.2,
@@ -160,7 +145,9 @@ def late_fall(
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     upper = late + se_margin * late_se - discount * expected
-    return Measurement(-math.expm1(-upper), "share", span, extras, _why_flat_is_healthy(curve, x))
+    return Measurement(
+        -math.expm1(-upper), "share", span, extras, _why_flat_is_healthy(curve, x, classes)
+    )
 
 
 def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
@@ -169,8 +156,8 @@ def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
     return -slope * reach, max(se * reach, 1e-12)
 
 
-def _why_flat_is_healthy(curve: LossCurve, x: Floats) -> str | None:
-    trained = _trained_level(curve)
+def _why_flat_is_healthy(curve: LossCurve, x: Floats, classes: int | None) -> str | None:
+    trained = trained_level(curve, classes)
     if trained:
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
     if background_dip(curve):
