@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, neutralise, run_config, run_lazy, signals
+from . import attach, neutralise, plain_loop, run_config, run_lazy, signals
 from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
@@ -24,6 +24,7 @@ def main() -> int:
     signals.answer(session.recorder)
     after_import = AfterImport()
     after_import.install()
+    plain_loop.watch(after_import, session)
     attach.watch(after_import, session)
     if plan.neutralise:
         neutralise.trackers(session)

@@ -54,11 +54,14 @@ class IterationProbe:
         self.iterations = 0
         self.last_iteration: int | None = None
 
-    def attach(self) -> None:
-        """Listen at the loader, the model, the metrics and the optimizer."""
+    def attach(self, *, fetches_told: bool = False) -> None:
+        """Listen at the loader, the model, the metrics and the optimizer.
+
+        fetches_told: the fetching of batches comes in by `mark`, from where the loader is used.
+        """
         see_in_model = None
         loader = taps.tap_loader(self.inner, self._mark, self._see)
-        self._watch.fetches_seen = loader is not None
+        self._watch.fetches_seen = fetches_told or loader is not None
         if loader is None:
             see_in_model = self._see
         self._undo = [loader, taps.tap_metrics(self.inner, self._mark)]
@@ -141,6 +144,10 @@ class IterationProbe:
             name: round(statistics.median(seconds), 6) for name, seconds in parts.items() if seconds
         }
         self._recorder.write({"t": "facts", "facts": told})
+
+    def mark(self, code: int) -> None:
+        """Something of the iteration begins or ends, by the codes of `clocks`."""
+        self._mark(code)
 
     def _mark(self, code: int) -> None:
         if self._running:

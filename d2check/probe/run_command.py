@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import attach, neutralise, wire
+from . import attach, neutralise, plain_loop, wire
 from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
@@ -27,6 +27,7 @@ def install() -> None:
     session = Session(plan, Recorder(plan.folder))
     after_import = AfterImport()
     after_import.install()
+    plain_loop.watch(after_import, session)
     attach.watch(after_import, session)
     if plan.neutralise:
         neutralise.trackers(session)
@@ -106,6 +107,7 @@ def see_config(cfg: Any, session: Session) -> None:
     if cfg is None:
         return
     if hasattr(cfg, "OUTPUT_DIR"):
+        session.cfg = cfg
         if session.plan.child_output == cfg.OUTPUT_DIR:
             return
         write, neutral = run_config.write_config, neutralise.config

@@ -14,7 +14,8 @@ class Session:
 
     stage: what is going on, for the record of a crash: setup, config, dataset, build, train.
     facts: of d2check.model.FACTS, as they become known. data_sets: one entry for each data set that
-    Detectron2 loaded, see `datasets`.
+    Detectron2 loaded, see `datasets`. cfg: the yacs config that a script was seen to use.
+    in_trainer: a loop of TrainerBase is being run.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
@@ -26,6 +27,8 @@ class Session:
         self.facts: dict[str, Any] = {}
         self.data_sets: list[dict[str, Any]] = []
         self.registered: list[str] = []
+        self.cfg: Any = None
+        self.in_trainer = False
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:

@@ -80,6 +80,17 @@ class Checksums:
         same = {n for n, before in self._first.items() if now[n] == before}
         return common_names(same, set(self._first))
 
+    def note_untouched(self, session: Session, iterations: int) -> None:
+        """Record which parameters a loop of so many iterations has left as they were."""
+        names = self.untouched() if iterations > 1 else []
+        if names:
+            session.recorder.note(
+                "untouched",
+                "trainable, but unchanged after %d iterations: %s"
+                % (iterations, ", ".join(names[:LISTED])),
+                names=names[:100],
+            )
+
     def _take(self) -> dict[str, tuple[float, float]]:
         if not self._parameters:
             return {}

@@ -1,0 +1,103 @@
+"""The probe in training loops that no TrainerBase runs."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.training
+
+PREPARE = """
+import sys
+config, setup = sys.argv[1:]
+sys.path.insert(0, setup)
+import demo_setup
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import build_detection_train_loader
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils.events import EventStorage
+cfg = get_cfg()
+cfg.merge_from_file(config)
+cfg.MODEL.DEVICE = "cpu"
+model = build_model(cfg)
+optimizer = build_optimizer(cfg, model)
+scheduler = build_lr_scheduler(cfg, optimizer)
+batches = iter(build_detection_train_loader(cfg))
+
+def learn(storage, batch):
+    losses = model(batch)
+    total = sum(losses.values())
+    storage.put_scalar("total_loss", total)
+    storage.put_scalar("lr", optimizer.param_groups[0]["lr"])
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+    scheduler.step()
+"""
+
+SETS_ITER = (
+    PREPARE
+    + """
+with EventStorage() as probing:  # a single pass, as for a check of the model: no training
+    model(next(batches))
+with EventStorage(0) as storage:
+    for i in range(300):
+        batch = next(batches)
+        storage.iter = i
+        learn(storage, batch)
+print("EXPORTED")
+"""
+)
+
+STEPS = (
+    PREPARE
+    + """
+with EventStorage(0) as storage:
+    for i in range(4):
+        storage.step()
+        learn(storage, next(batches))
+        if i == 3 and LAST == "crash":
+            raise ValueError("boxes are upside down")
+print("EXPORTED")
+"""
+)
+
+
+def arguments(train):
+    return [str(train.demo / "config.yaml"), str(train.demo)]
+
+
+def test_iterations_times_and_the_end_are_seen_by_the_event_storage(train):
+    ran = train.script(SETS_ITER, *arguments(train), iterations=4)
+    assert ran.status == 0, ran.stderr
+    assert ran.end["reason"] == "iterations"
+    records = ran.of("iter")
+    assert [record["i"] for record in records] == [0, 1, 2, 3]
+    for record in records:
+        assert record["scalars"]["total_loss"] > 0
+        assert record["batch"]["images"] == 4
+        assert record["forward_s"] > 0
+        assert record["backward_s"] > 0
+        assert record["data_s"] > 0
+    assert len({record["scalars"]["lr"] for record in records}) == 4
+    assert ran.facts["images"] == 50
+    assert ran.facts["images_per_batch"] == 4
+    assert len(ran.notes("own-loop")) == 1
+    assert "EXPORTED" not in ran.stdout
+    assert (ran.folder / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(("last", "kind"), [("end", "finished"), ("crash", "crashed")])
+def test_the_last_iteration_and_a_crash_are_recorded(train, last, kind):
+    source = STEPS.replace("LAST", repr(last))
+    ran = train.script(source, *arguments(train))
+    assert ran.end["kind"] == kind
+    assert ran.end["i"] == 4
+    whole = [1, 2, 3, 4] if last == "end" else [1, 2, 3]
+    assert [record["i"] for record in ran.of("iter")] == whole
+    assert ran.status == (0 if last == "end" else 1)
+    assert "EXPORTED" not in ran.stdout
+    if last == "crash":
+        assert ran.end["error"] == "ValueError"
+        assert ran.end["traceback"][-1][2] == "<module>"
