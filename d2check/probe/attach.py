@@ -55,6 +55,8 @@ def watch_training(module: Any, session: Session) -> None:
             train(self, *args, **kwargs)
         except BaseException as error:
             training.end(error)
+            if training.ruined_by_ramp:
+                return training.leave("ramp")
             raise
         training.end(None)
         # What would follow (evaluation, exports, asserting results) is not for a short check.
@@ -81,6 +83,7 @@ class Training:
         self._probe: IterationProbe = IterationProbe(session, trainer, self._stop_rule)
         self._reason: str | None = None
         self._checksums: Any = None
+        self.ruined_by_ramp = False
 
     def begin(self, start_iter: int, max_iter: int) -> None:
         """Record what is known, put hooks around the trainer's own, listen."""
@@ -107,7 +110,7 @@ class Training:
         entry = datasets.training_set(session, loader, getattr(self._trainer, "cfg", None))
         if entry is not None:
             session.recorder.note("dataset", **datasets.describe(entry, class_names(entry)))
-        self._begin_phases(start_iter)
+        probe.course.begin(start_iter)
         model = getattr(probe.inner, "model", None)
         if model is not None:
             self._checksums = weights.Checksums(model)
@@ -133,6 +136,12 @@ class Training:
                 words = "%s: %s" % (type(error).__name__, error)
                 session.recorder.note("warning", "after the end of the loop: " + words)
             session.recorder.end("stopped", i=last, reason=self._reason)
+        elif error is not None and probe.course.in_ramp and is_non_finite(error):
+            # What the raised rate did is a result, not an end of the user's training.
+            self.ruined_by_ramp = True
+            at = int(self._trainer.iter)
+            session.recorder.note("ramp-non-finite", str(error), i=at, batch_files=files)
+            session.recorder.end("stopped", i=last, reason="ramp")
         elif error is None:
             session.recorder.end("finished", i=last)
         elif isinstance(error, KeyboardInterrupt):
@@ -152,12 +161,6 @@ class Training:
         self._reason = reason
         self.leave(reason)
 
-    def _begin_phases(self, start_iter: int) -> None:
-        phases = self._session.plan.phases or [{"name": "as-configured"}]
-        self._session.recorder.write(
-            {"t": "phase", "name": phases[0]["name"], "first_iteration": start_iter}
-        )
-
     def _note_untouched(self) -> None:
         if self._checksums is None or self._probe.iterations < 2:
             return
@@ -169,6 +172,11 @@ class Training:
                 % (self._probe.iterations, ", ".join(names[:20])),
                 names=names[:100],
             )
+
+
+def is_non_finite(error: BaseException) -> bool:
+    """Whether Detectron2 ended the training for NaN or infinity, in a loss or in the proposals."""
+    return isinstance(error, FloatingPointError) or "contain Inf/NaN" in str(error)
 
 
 def class_names(entry: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from . import facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
+from .phases.course import Course
 from .stopping import StopRule
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class IterationProbe:
         self._stop_rule = stop_rule
         self.inner: Any = getattr(trainer, "_trainer", None) or trainer
         self._model: Any = getattr(self.inner, "model", None)
+        self.course = Course(session, trainer, self.inner)
         optimizer = getattr(self.inner, "optimizer", None)
         self._parameters = parameters_of(optimizer)
         device = next((p.device for p in self._parameters), torch.device("cpu"))
@@ -49,6 +51,7 @@ class IterationProbe:
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
+        self._lr_used: float | None = None
         self._waiting: collections.deque[tuple[dict[str, Any], Lap, Any]] = collections.deque()
         self._undo: list[Any] = []
         self.iterations = 0
@@ -69,7 +72,11 @@ class IterationProbe:
             self._undo.append(taps.tap_model(self._model, self._mark, see_in_model))
         if self._parameters:
             optimizer = self.inner.optimizer
-            self._undo.append(taps.tap_optimizer(optimizer, self._mark, self._before_optimizer))
+            self._undo.append(
+                taps.tap_optimizer(
+                    optimizer, self._mark, self._before_optimizer, self._after_optimizer
+                )
+            )
 
     def detach(self) -> None:
         """Take off everything."""
@@ -111,12 +118,16 @@ class IterationProbe:
             record["batch"] = batch
         if self._parameters and not self._stepped:
             record["skipped_step"] = True
+        if self._lr_used is not None:
+            record["lr_used"] = self._lr_used
+            self._lr_used = None
         self._waiting.append((record, lap, self._norm))
         self._norm = None
         self._write_passed()
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
-        return self._stop_rule.reason(iteration)
+        stop = self._stop_rule.reason(iteration)
+        return stop or self.course.advance(iteration, record["scalars"].get("lr"))
 
     def flush(self) -> None:
         """Write what still waits for the GPU."""
@@ -162,6 +173,13 @@ class IterationProbe:
         self._stepped = True
         if self._every and int(self._trainer.iter) % self._every == 0:
             self._norm = weights.gradient_norm(self._parameters)
+        if self.course.ramp is not None:
+            self.course.ramp.raise_rates()
+            self._lr_used = self.course.ramp.lr_used
+
+    def _after_optimizer(self) -> None:
+        if self.course.ramp is not None:
+            self.course.ramp.restore_rates()
 
     def _scalars(self, iteration: int) -> dict[str, float]:
         """The storage's raw values of this very iteration; older ones stay in it for ever."""

@@ -135,8 +135,15 @@ def tap_metrics(inner: Any, mark: Mark) -> Undo | None:
     return tap_method(inner, "_write_metrics", wrap)
 
 
-def tap_optimizer(optimizer: Any, mark: Mark, before: Callable[[], None]) -> Undo | None:
+def tap_optimizer(
+    optimizer: Any,
+    mark: Mark,
+    before: Callable[[], None],
+    after: Callable[[], None] = lambda: None,
+) -> Undo | None:
     """Time the optimizer's step; `before` runs ahead of it, when gradients are complete.
+
+    `after` runs behind it, even when it failed.
 
     `step` itself is wrapped, not hooked: Detectron2 clips gradients inside a subclass's `step`,
     and torch's own step hooks may then run after the clipping (and do not exist before torch 2).
@@ -148,7 +155,10 @@ def tap_optimizer(optimizer: Any, mark: Mark, before: Callable[[], None]) -> Und
         def timed_step(*args: Any, **kwargs: Any) -> Any:
             before()
             mark(OPTIMIZER)
-            result = step(*args, **kwargs)
+            try:
+                result = step(*args, **kwargs)
+            finally:
+                after()
             mark(OPTIMIZER_DONE)
             return result
 

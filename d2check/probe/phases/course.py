@@ -1,0 +1,85 @@
+"""Which phase an iteration belongs to, and what happens between two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import ramp
+
+RAMP = "ramp"
+STANDING = ("loader", "worst-batch")  # phases that train nothing
+ENOUGH_AT_PEAK = 100  # iterations near the peak of the rate that say what a ramp would
+
+
+class Course:
+    """Follows the phases of a plan. All ranks decide alike: by iterations and rates alone."""
+
+    def __init__(self, session: Any, trainer: Any, inner: Any) -> None:
+        """`session` holds the plan and the recorder, `inner` model, optimizer and loader."""
+        self._session = session
+        self._trainer = trainer
+        self._optimizer = getattr(inner, "optimizer", None)
+        planned = session.plan.phases or [{"name": "as-configured"}]
+        self._moving = [phase for phase in planned if phase["name"] not in STANDING]
+        self._current: dict[str, Any] = {}
+        self._ends_after: int | None = None
+        self._done = 0
+        self._at_peak = 0
+        self._peak: float | None = None
+        self.ramp: ramp.Ramp | None = None
+
+    @property
+    def in_ramp(self) -> bool:
+        """Whether the rates are the probe's own, so that a failure is no failure as configured."""
+        return self.ramp is not None
+
+    def begin(self, start_iter: int) -> None:
+        """The first phase begins."""
+        self._enter(start_iter)
+        if any(phase["name"] == RAMP for phase in self._moving) and self._optimizer is not None:
+            peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
+            self._peak = peaks[ramp.main_group(self._optimizer.param_groups)]
+            self._session.recorder.write({"t": "facts", "facts": {"lr_peak": self._peak}})
+
+    def advance(self, iteration: int, lr: float | None) -> str | None:
+        """An iteration is over, run with the rate `lr`. Why the loop shall end, or None."""
+        self._done += 1
+        if self.ramp is not None:
+            self.ramp.next()
+        elif lr is not None and self._peak is not None and lr >= ramp.NEAR_PEAK * self._peak:
+            self._at_peak += 1
+        if self._ends_after is None or self._done < self._ends_after:
+            return None
+        if not self._moving:
+            return None  # the last one: its end is the stop rule's
+        if self._moving[0]["name"] == RAMP and not self._can_ramp():
+            self._moving.pop(0)
+            if not self._moving:
+                return "iterations"
+        self._enter(iteration + 1)
+        return None
+
+    def _enter(self, first_iteration: int) -> None:
+        phase = self._current = self._moving.pop(0)
+        iterations = phase.get("iterations")
+        self._ends_after = None if iterations is None else self._done + iterations
+        self.ramp = None
+        if phase["name"] == RAMP and self._optimizer is not None:
+            peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
+            climb = phase.get("climb") or int((iterations or 200) * ramp.CLIMB_SHARE)
+            self.ramp = ramp.Ramp(self._optimizer, peaks, climb)
+        self._session.recorder.write(
+            {"t": "phase", "name": phase["name"], "first_iteration": first_iteration}
+        )
+
+    def _can_ramp(self) -> bool:
+        if self._optimizer is None:
+            self._skip("the trainer keeps its optimizer to itself")
+            return False
+        if self._at_peak >= ENOUGH_AT_PEAK:
+            self._skip("as configured the rate was near its peak for %d iterations" % self._at_peak)
+            return False
+        return True
+
+    def _skip(self, reason: str) -> None:
+        self._session.recorder.note("phase-skipped", "ramp: " + reason, phase=RAMP)
