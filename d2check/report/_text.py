@@ -71,15 +71,27 @@ def figure(value: float) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A measured number with its unit: `11 %`, `0.083 s`, `7.2 GiB`, `3.2`."""
-    if value is None:
-        return ""
+    """A measured number with its unit: `11 %`, `0.083 s`, `7.2 GiB`, `1.50x`, `3.2`.
+
+    Nothing for a yes or no, which a verdict says already, and nothing for an infinity.
+    """
     unit = clean(unit)
+    if value is None or unit == "yes/no" or math.isinf(value):
+        return ""
+    if unit == "ratio":
+        return f"{value:.2f}x" if abs(value) < 10 else f"{figure(value)}x"
     if unit == "MiB" and abs(value) >= 1024:
         return f"{value / 1024:.3g} GiB"
     if unit in ("share", "fraction"):
         return f"{figure(100 * value)} %"
-    return f"{figure(value)} {unit}".strip()
+    return f"{figure(value)} {_singular(unit) if value == 1 else unit}".strip()
+
+
+def _singular(unit: str) -> str:
+    """`epochs` of one is `epoch`; `samples per image` keep their measure."""
+    noun, space, rest = unit.partition(" ")
+    plain = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") and len(noun) > 2 else noun
+    return f"{plain}{space}{rest}"
 
 
 def epochs(number: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from d2check.model import Finding, Fix, Run, Verdict
-from d2check.report._text import clean, clean_block, shortened
+from d2check.report._text import clean, clean_block
 from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
 
 _RISKS = {"safe": "safe", "try": "worth a try", "costly": "costs time or memory"}
@@ -106,4 +106,4 @@ def _symptoms(page: Page, run: Run, symptoms: Sequence[Finding], verbosity: int)
             if _is_of_the_end(symptom):
                 _ending(page, run, symptom.message)
         else:
-            page.line(f"  {verdict} {shortened(text, page.width - 8)}")
+            page.wrapped(text, first=f"  {verdict} ", indent=" " * 8)

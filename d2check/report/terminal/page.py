@@ -60,10 +60,16 @@ class Page:
         """A title in the middle of a rule across the page."""
         self.line(f" {title} ".center(self.width, fill).strip(), style)
 
-    def wrapped(self, text: str, *, indent: str = "", style: str | None = None) -> None:
-        """A paragraph within the width. Paths and overrides are never broken in two."""
-        for row in self._fold(text, self.width - len(indent)):
-            self.line(indent + self.paint(row, style))
+    def wrapped(
+        self, text: str, *, first: str | None = None, indent: str = "", style: str | None = None
+    ) -> None:
+        """A paragraph within the width. Paths and overrides are never broken in two.
+
+        first: what stands in place of the first line's indent, as wide as that.
+        """
+        for number, row in enumerate(self._fold(text, self.width - len(indent))):
+            lead = indent if number or first is None else first
+            self.line(lead + self.paint(row, style))
 
     def field(self, label: str, text: str, style: str | None = None) -> None:
         """`label      text`, continued under the text."""

@@ -1,7 +1,12 @@
-"""One line per rule: its verdict, its number, its words; rules skipped for one reason share one."""
+"""One line per rule: its verdict, its number, its words.
+
+Rules that were skipped for one reason share a line, and so do those that passed with the same words
+and no number.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from d2check.model import Finding, Verdict
@@ -15,36 +20,75 @@ _LEAST_ROOM = 16
 
 def show_rule_lines(page: Page, findings: Sequence[Finding], verbosity: int) -> None:
     """What was judged, in the order of the findings, then what was not and why."""
+    judged: dict[str, list[Finding]] = {}
     skipped: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.verdict is Verdict.SKIP and finding.ignored is None:
-            reason = clean(finding.reason or finding.message)
-            key = f"{finding.rule} {reason}" if verbosity > 0 else reason
-            skipped.setdefault(key, []).append(finding)
+            words, group = clean(finding.reason or finding.message), skipped
         else:
-            _judged(page, finding, verbosity)
+            words, group = _says(finding), judged
+        alone = verbosity > 0 or (group is judged and not _is_plain_pass(finding))
+        group.setdefault(f"{finding.rule} {words}" if alone else words, []).append(finding)
+    for alike in judged.values():
+        _judged(page, alike, verbosity)
     for alike in skipped.values():
         _skipped(page, alike, verbosity)
 
 
-def _judged(page: Page, finding: Finding, verbosity: int) -> None:
-    number = quantity(finding.value, finding.unit)
-    if len(number) > _NUMBER_WIDTH:
-        number = quantity(finding.value, "")  # the message says of what
+def _is_plain_pass(finding: Finding) -> bool:
+    passed = finding.verdict is Verdict.PASS and finding.ignored is None
+    return passed and not _number(finding)
+
+
+def _judged(page: Page, alike: Sequence[Finding], verbosity: int) -> None:
+    finding = alike[0]
     ignored = finding.ignored is not None
     quiet = finding.verdict is Verdict.PASS or ignored
-    head = f"{_with_leader(page, finding.rule)} {number:>{_NUMBER_WIDTH}}"
+    head, number = _with_leader(page, _name(alike)), _number(finding)
+    if number:
+        head += f" {number:>{_NUMBER_WIDTH}}"
     style = "quiet" if ignored else VERDICT_STYLES[finding.verdict]
     _line(page, (finding.verdict.value, style), head, _says(finding), verbosity, quiet=quiet)
     if verbosity > 0 and finding.verdict is Verdict.PASS and (where := place(finding)):
         page.wrapped(where, indent=" " * 6, style="quiet")
 
 
+def _number(finding: Finding) -> str:
+    """The measured number, unless it says nothing: a pass at zero, or one that the words hold."""
+    value = finding.value
+    if value is None or (finding.verdict is Verdict.PASS and value == 0):
+        return ""
+    number = quantity(value, finding.unit)
+    said = _FIGURE.findall(_says(finding))
+    ways = (value, 100 * value) if finding.unit in ("share", "fraction") else (value,)
+    if any(_same(word, way) for word in said for way in ways):
+        return ""
+    # Too long with its unit: the words say of what.
+    return number if len(number) <= _NUMBER_WIDTH else quantity(value, "")
+
+
+_FIGURE = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def _same(word: str, value: float) -> bool:
+    """Whether a printed figure is this value, rounded as the figure is."""
+    bare = word.replace(",", "")
+    mantissa, _, exponent = bare.partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    half_a_unit: float = 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    return abs(float(bare) - value) <= half_a_unit
+
+
 def _skipped(page: Page, alike: Sequence[Finding], verbosity: int) -> None:
-    first = alike[0]
-    name = first.rule if len(alike) == 1 else f"{first.rule} +{len(alike) - 1}"
-    reason = clean(first.reason or first.message)
-    _line(page, ("SKIP", "quiet"), _with_leader(page, name), reason, verbosity, quiet=True)
+    reason = clean(alike[0].reason or alike[0].message)
+    head = _with_leader(page, _name(alike))
+    _line(page, ("SKIP", "quiet"), head, reason, verbosity, quiet=True)
+
+
+def _name(alike: Sequence[Finding]) -> str:
+    """`labels/empty`, or `labels/empty +4` for a line that several share."""
+    more = f" +{len(alike) - 1}" if len(alike) > 1 else ""
+    return alike[0].rule + more
 
 
 def _line(
