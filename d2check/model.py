@@ -188,6 +188,7 @@ FACTS: Mapping[str, str] = {
     "read_s_per_image": "of them, seconds to read and decode the image; the rest is transforms",
     "amp": "automatic mixed precision is on",
     "parameters": "number of trainable parameters",
+    "weights": "the checkpoint that was loaded at the start",
     "weights_total": "weights and buffers of the model",
     "weights_missing": "of these, not in the checkpoint that was loaded",
     "weights_skipped": "of these, in another shape in the checkpoint, and so not loaded",

@@ -34,34 +34,63 @@ def scratch_images(
     planned_iterations: int,
     images_per_batch: int,
     parameters: int | None = None,
+    checkpoint: str | None = None,
+    first_iteration: int | None = None,
 ) -> Measurement:
     """Images that the planned training shows to a model without pretrained weights.
 
-    Infinite where weights are loaded (MODEL.WEIGHTS). extras: loaded ("yes", "no"), parameters.
+    weights: MODEL.WEIGHTS. checkpoint: what a log says was loaded. Infinite where weights are
+    loaded. extras: loaded_from, parameters. Undecided for rows of a resumed training, whose weights
+    come from its checkpoint.
     """
-    loaded = bool(weights)
-    seen = math.inf if loaded else float(planned_iterations * images_per_batch)
-    extras: dict[str, Scalar] = {"loaded": "yes" if loaded else "no", "parameters": parameters}
+    loaded_from = checkpoint or weights or None
+    extras: dict[str, Scalar] = {"loaded_from": _short(loaded_from), "parameters": parameters}
+    if loaded_from is None and _resumed(first_iteration):
+        return Measurement(None, extras=extras, undecided=_RESUMED)
+    seen = math.inf if loaded_from else float(planned_iterations * images_per_batch)
     return Measurement(seen, "images", None, extras)
 
 
 def from_scratch(
-    weights: str, freeze_at: int | None = None, norm: str | None = None
+    weights: str,
+    freeze_at: int | None = None,
+    norm: str | None = None,
+    checkpoint: str | None = None,
+    first_iteration: int | None = None,
 ) -> Measurement:
-    """1 if no weights are loaded, 2 if parts are frozen or use frozen statistics besides, else 0.
+    """1 if no weights are loaded and yet parts are frozen or use frozen statistics, else 0.
 
-    weights: MODEL.WEIGHTS. Frozen layers with random weights never become features, and a frozen
-    norm from scratch is the identity: activations explode. extras: frozen ("norm", "layers",
-    "both" or None).
+    weights: MODEL.WEIGHTS. checkpoint: what a log says was loaded. Frozen layers with random
+    weights never become features, and a frozen norm from scratch is the identity: activations
+    explode. extras: frozen (what is, in words, or None), loaded_from. Undecided for rows of a
+    resumed training.
     """
-    if weights:
-        return Measurement(0.0, "", None, {"frozen": None})
-    frozen_norm = norm == "FrozenBN"
-    frozen_layers = bool(freeze_at and freeze_at > 0)
-    frozen = {(True, True): "both", (True, False): "norm", (False, True): "layers"}.get(
-        (frozen_norm, frozen_layers)
-    )
-    return Measurement(2.0 if frozen else 1.0, "", None, {"frozen": frozen})
+    loaded_from = checkpoint or weights or None
+    if loaded_from:
+        extras: dict[str, Scalar] = {"frozen": None, "loaded_from": _short(loaded_from)}
+        return Measurement(0.0, "yes/no", None, extras)
+    if _resumed(first_iteration):
+        return Measurement(None, undecided=_RESUMED)
+    parts = []
+    if freeze_at and freeze_at > 0:
+        parts.append(f"the first {freeze_at} stages" if freeze_at > 1 else "the stem")
+    if norm == "FrozenBN":
+        parts.append("the statistics of FrozenBN")
+    extras = {"frozen": " and ".join(parts) or None, "loaded_from": None}
+    return Measurement(float(bool(parts)), "yes/no", None, extras)
+
+
+_RESUMED = "the rows begin in mid-training: its weights came from a checkpoint"
+_NEAR_START = 100
+
+
+def _resumed(first_iteration: int | None) -> bool:
+    return first_iteration is not None and first_iteration > _NEAR_START
+
+
+def _short(name: str | None) -> str | None:
+    """The last two parts of a path: enough to know a file of the model zoo by."""
+    return None if name is None else "/".join(name.replace("\\", "/").split("/")[-2:])
 
 
 def untouched_groups(events: tuple[Event, ...], recorded: Series) -> Measurement:
@@ -69,30 +98,39 @@ def untouched_groups(events: tuple[Event, ...], recorded: Series) -> Measurement
 
     events of kind untouched, whose message lists the names after a colon. recorded: a series that
     only a training under d2check has, for nothing else compares the parameters. extras: names (the
-    first ones).
+    first ones), counted ("1 parameter", "4 parameters").
     """
     told = [event.message.partition(": ")[2] for event in events if event.kind == "untouched"]
     names = [name.strip() for text in told for name in text.split(",") if name.strip()]
     shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
     span = (int(recorded.iterations[0]), int(recorded.iterations[-1])) if len(recorded) else None
-    return Measurement(float(len(names)), "parameters", span, {"names": shown or None})
+    extras: dict[str, Scalar] = {
+        "names": shown or None,
+        "counted": f"{len(names)} parameter{'' if len(names) == 1 else 's'}",
+    }
+    return Measurement(float(len(names)), "parameters", span, extras)
 
 
 def pixel_statistics(
-    weights: str, pixel_std: Sequence[float], pixel_mean: Sequence[float], image_format: str
+    weights: str,
+    pixel_std: Sequence[float],
+    pixel_mean: Sequence[float],
+    image_format: str,
+    checkpoint: str | None = None,
 ) -> Measurement:
     """1 if the normalisation of the pixels does not fit the family of the weights, else 0.
 
+    weights: MODEL.WEIGHTS. checkpoint: what a log says was loaded, which counts where it is known.
     torchvision's, timm's and MoCo's weights want RGB and a std of about 58; Detectron2's MSRA
     weights want BGR and a std of 1, its X-101-32x8d BGR and a std of about 58 (as the model zoo's
-    configs have it). Undecided where the family is not to be told from the name.
-    extras: family, std (mean of the three), image_format.
+    configs have it). Undecided without weights, and where the family is not to be told from the
+    name. extras: family, std (mean of the three), image_format.
     """
-    name = weights.lower()
+    name = (checkpoint or weights).lower()
     std = sum(float(v) for v in pixel_std) / max(len(pixel_std), 1)
     if not name:
-        family = "none"
-    elif any(word in name for word in ("torchvision", "timm", "moco", "dino", "swin")):
+        return Measurement(None, undecided="no pretrained weights are loaded")
+    if any(word in name for word in ("torchvision", "timm", "moco", "dino", "swin")):
         family = "torchvision"
     elif "x-101-32x8d" in name:
         family = "x101"
@@ -106,12 +144,10 @@ def pixel_statistics(
         "mean": sum(float(v) for v in pixel_mean) / max(len(pixel_mean), 1),
         "image_format": image_format,
     }
-    if family == "none":
-        wrong = std <= 2.0  # without FrozenBN statistics made for it, inputs of +-128 explode
-    elif family == "torchvision":
+    if family == "torchvision":
         wrong = std <= 2.0 or image_format != "RGB"
     elif family == "x101":
         wrong = std <= 2.0 or image_format != "BGR"
     else:
         wrong = std > 2.0 or image_format != "BGR"
-    return Measurement(float(wrong), "", None, extras)
+    return Measurement(float(wrong), "yes/no", None, extras)

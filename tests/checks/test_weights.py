@@ -43,11 +43,24 @@ def test_from_scratch_counts_the_images_that_are_shown():
 
 @pytest.mark.parametrize(
     ("freeze_at", "norm", "value"),
-    [(2, "FrozenBN", 2), (2, "GN", 2), (0, "FrozenBN", 2), (0, "GN", 1), (None, None, 1)],
+    [(2, "FrozenBN", 1), (2, "GN", 1), (0, "FrozenBN", 1), (0, "GN", 0), (None, None, 0)],
 )
 def test_frozen_parts_without_weights(freeze_at, norm, value):
     assert from_scratch("", freeze_at, norm).value == value
     assert from_scratch(MSRA, freeze_at, norm).value == 0
+
+
+def test_a_checkpoint_that_the_log_names_counts_as_weights():
+    assert from_scratch("", 2, "FrozenBN", checkpoint="out/model_0005.pth").value == 0
+    measured = scratch_images("", 3000, 2, checkpoint="/data/out/model_0005.pth")
+    assert measured.value == math.inf
+    assert measured.extras["loaded_from"] == "out/model_0005.pth"
+
+
+def test_a_resumed_training_does_not_tell_where_its_weights_came_from():
+    assert "checkpoint" in (from_scratch("", 2, "FrozenBN", first_iteration=5019).undecided or "")
+    assert scratch_images("", 3000, 2, first_iteration=5019).undecided
+    assert scratch_images("", 3000, 2, first_iteration=19).value == 6000
 
 
 @pytest.mark.parametrize(
@@ -60,8 +73,7 @@ def test_frozen_parts_without_weights(freeze_at, norm, value):
         (X101, 1.0, "BGR", 1),
         ("torchvision/r50.pkl", 58.0, "RGB", 0),
         ("torchvision/r50.pkl", 1.0, "BGR", 1),
-        ("", 58.0, "BGR", 0),
-        ("", 1.0, "BGR", 1),
+        ("", 58.0, "BGR", None),
         ("output/model_final.pth", 1.0, "BGR", None),
     ],
 )
