@@ -50,26 +50,35 @@ def out_of_memory(
     if survived and not value:
         value, undecided = 0.5, None
         extras["at"], extras["message"] = survived[0].iteration, survived[0].message
-    return Measurement(value, "", found.span, extras, undecided)
+    return Measurement(value, "yes/no", found.span, extras, undecided)
 
 
 def runs_mixed(events: tuple[Event, ...] = ()) -> Measurement:
-    """How many other runs share this run's file: restarts, resumes, and a second writer."""
+    """How many other runs share this run's file: restarts, resumes, and a second writer.
+
+    extras: kinds, counted ("1 other start", "3 other starts").
+    """
     mixed = [event for event in events if event.kind in _OTHER_STARTS]
-    extras: dict[str, Scalar] = {"kinds": ", ".join(sorted({e.kind for e in mixed})) or None}
+    counted = f"{len(mixed)} other start{'' if len(mixed) == 1 else 's'}"
+    extras: dict[str, Scalar] = {
+        "kinds": ", ".join(sorted({e.kind for e in mixed})) or None,
+        "counted": counted,
+    }
     return Measurement(float(len(mixed)), "runs", None, extras)
 
 
 def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) -> Measurement:
     """Share of the planned iterations that the traces do not show (0 = complete).
 
-    A run that d2check stopped, or one that is still running, misses nothing that it should have.
+    Undecided where the run was stopped on purpose, and where an error ended it: that says it all.
     """
     missing = max(0.0, 1.0 - (last_iteration + 1) / max(planned_iterations, 1))
     extras: dict[str, Scalar] = {"kind": ending.kind.value, "at": last_iteration}
     undecided = None
     if ending.kind in (EndingKind.STOPPED, EndingKind.INTERRUPTED):
         undecided = f"the run was {ending.kind.value} on purpose"
+    elif ending.kind in _UNHAPPY:
+        undecided = f"the run's end is known: {ending.kind.value}"
     if ending.kind is EndingKind.FINISHED:
         missing = 0.0
     return Measurement(missing, "share", (0, last_iteration), extras, undecided)
@@ -89,4 +98,4 @@ def _is(ending: Ending, kinds: set[EndingKind], last_iteration: int | None) -> M
         undecided = "no trace tells how the run ended"
     if ending.kind is EndingKind.TRUNCATED:
         undecided = "the traces stop before the planned end and nothing tells why"
-    return Measurement(float(ending.kind in kinds), "", None, extras, undecided)
+    return Measurement(float(ending.kind in kinds), "yes/no", None, extras, undecided)

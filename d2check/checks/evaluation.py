@@ -11,7 +11,7 @@ def best_ap(ap: Series, total: Series | None = None) -> Measurement:
     """The highest average precision of any evaluation, in percent.
 
     -1 and NaN are no result (no ground truth of that kind) and are left out. extras: last, at,
-    evaluations, loss_fell (share by which the total loss fell meanwhile).
+    evaluations, counted ("4 evaluations"), loss_fell (share by which the total loss fell).
     """
     known = np.isfinite(ap.values) & (ap.values >= 0)
     if not known.any():
@@ -27,6 +27,7 @@ def best_ap(ap: Series, total: Series | None = None) -> Measurement:
         "last": float(values[-1]),
         "at": int(iterations[at]),
         "evaluations": len(values),
+        "counted": f"{len(values)} evaluation{'' if len(values) == 1 else 's'}",
         "loss_fell": fell,
     }
     span = (int(iterations[0]), int(iterations[-1]))

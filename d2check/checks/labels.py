@@ -144,7 +144,7 @@ def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Mea
         "message": ending.message if found else told[0].message if told else None,
         "where": ending.traceback[-1] if ending.traceback else None,
     }
-    return Measurement(float(found or bool(told)), "", None, extras)
+    return Measurement(float(found or bool(told)), "yes/no", None, extras)
 
 
 def imbalance(

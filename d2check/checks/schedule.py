@@ -256,15 +256,19 @@ def late_rate(
     scheduler: str | None = None,
     lr: Series | None = None,
     complete: bool | None = None,
+    gamma: float | None = None,
 ) -> Measurement:
     """The rate at the planned end over its peak, as planned: 1.0 means that it never decays.
 
     From the config (a step schedule whose STEPS all lie at or past the end never decays), else
-    from the rates of a complete run. extras: steps_past_end, read_from, proposed_first and
-    proposed_second (decays at 2/3 and 8/9, as in the model zoo).
+    from the rates of a complete run. gamma: factor of each decay, SOLVER.GAMMA (default 0.1).
+    extras: steps_past_end, end_share (the value, None where the rate does not decay), read_from,
+    proposed_first and proposed_second (decays at 2/3 and 8/9, as in the model zoo).
     """
     extras: dict[str, Scalar] = {
         "steps_past_end": None,
+        "end_share": None,
+        "planned_end": planned_iterations,
         "read_from": "config",
         "proposed_first": int(planned_iterations * 2 / 3),
         "proposed_second": int(planned_iterations * 8 / 9),
@@ -272,15 +276,19 @@ def late_rate(
     if steps is not None and (scheduler is None or "Step" in scheduler):
         past = [s for s in steps if s >= planned_iterations]
         extras["steps_past_end"] = len(past)
-        decays = any(0 < s < planned_iterations for s in steps)
-        return Measurement(0.1 if decays else 1.0, "share", None, extras)
+        decays = sum(0 < s < planned_iterations for s in steps)
+        end = (0.1 if gamma is None else gamma) ** decays
+        extras["end_share"] = end if decays else None
+        return Measurement(end, "share", None, extras)
     if scheduler is not None and any(w in scheduler for w in ("Cosine", "Poly")):
+        extras["end_share"] = 0.0
         return Measurement(0.0, "share", None, extras)
     if lr is None or len(lr) < 5 or not complete:
         return Measurement(None, undecided="neither the config nor a complete run shows the decay")
     extras["read_from"] = "rates"
     peak = float(lr.values.max())
     share = float(lr.values[-1]) / peak if peak > 0 else 1.0
+    extras["end_share"] = share
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[-1])), extras)
 
 

@@ -25,17 +25,26 @@ def invalid_steps(
 ) -> Measurement:
     """How many of SOLVER.STEPS are out of order, negative, or at or past the planned end.
 
-    extras: past_end, disordered ("yes", "no"), proposed_first, proposed_second (2/3 and 8/9 of
-    the run, as in the model zoo).
+    extras: past_end, disordered ("yes", "no"), fault (in words, or None), given (the steps, None
+    where there are none), planned_end, proposed_first, proposed_second (2/3 and 8/9 of the run, as
+    in the model zoo).
     """
     if scheduler is not None and "Step" not in scheduler:
         return Measurement(0.0, "steps", None, {"past_end": 0, "disordered": "no"})
     past = [s for s in steps if s >= planned_iterations]
     negative = [s for s in steps if s < 0]
     disordered = any(b <= a for a, b in itertools.pairwise(steps))
+    faults = [
+        f"{len(past)} of {len(steps)} at or past the planned end" if past else "",
+        "out of order" if disordered else "",
+        "a negative one" if negative else "",
+    ]
     extras: dict[str, Scalar] = {
         "past_end": len(past),
         "disordered": "yes" if disordered else "no",
+        "fault": " and ".join(filter(None, faults)) or None,
+        "given": f"({', '.join(f'{s:g}' for s in steps)})" if steps else None,
+        "planned_end": planned_iterations,
         "proposed_first": int(planned_iterations * 2 / 3),
         "proposed_second": int(planned_iterations * 8 / 9),
     }
@@ -43,9 +52,14 @@ def invalid_steps(
 
 
 def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
-    """Images left over when the batch is divided over the processes (0 is needed)."""
+    """Images left over when the batch is divided over the processes (0 is needed).
+
+    extras: batch, world_size, per_process ("4 images"), proposed_batch.
+    """
     extras: dict[str, Scalar] = {
+        "batch": images_per_batch,
         "world_size": world_size,
+        "per_process": _images(images_per_batch // world_size),
         "proposed_batch": max(world_size, images_per_batch // world_size * world_size),
     }
     return Measurement(float(images_per_batch % world_size), "images", None, extras)
@@ -57,20 +71,40 @@ def norm_batch(
     """Images per process that a trainable batch norm computes its statistics from.
 
     norms: the NORM settings of the model. SyncBN pools over the processes. Undecided where no
-    batch norm is trained. extras: norm.
+    batch norm is trained. extras: norm, counted ("4 images").
     """
     trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]
     if not trained:
         return Measurement(None, undecided="no batch normalisation is trained")
     plain = "BN" in trained
     per_norm = images_per_batch / (world_size or 1) if plain else float(images_per_batch)
-    return Measurement(per_norm, "images", None, {"norm": "BN" if plain else trained[0]})
+    extras: dict[str, Scalar] = {
+        "norm": "BN" if plain else trained[0],
+        "counted": _images(per_norm),
+    }
+    return Measurement(per_norm, "images", None, extras)
+
+
+def _images(number: float) -> str:
+    return f"{number:.3g} image{'' if number == 1 else 's'}"
 
 
 def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: int) -> Measurement:
-    """How many evaluations the planned run makes before its end."""
+    """How many evaluations the planned run makes before its end.
+
+    extras: eval_period, test_sets, test_sets_in_words.
+    """
     if not test_sets:
-        return Measurement(0.0, "evaluations", None, {"test_sets": 0, "eval_period": eval_period})
+        none: dict[str, Scalar] = {
+            "test_sets": 0,
+            "eval_period": eval_period,
+            "test_sets_in_words": "no test set",
+        }
+        return Measurement(0.0, "evaluations", None, none)
     count = (planned_iterations - 1) // eval_period if eval_period > 0 else 0
-    extras: dict[str, Scalar] = {"test_sets": len(test_sets), "eval_period": eval_period}
+    extras: dict[str, Scalar] = {
+        "test_sets": len(test_sets),
+        "eval_period": eval_period,
+        "test_sets_in_words": f"{len(test_sets)} test set{'' if len(test_sets) == 1 else 's'}",
+    }
     return Measurement(float(count), "evaluations", None, extras)
