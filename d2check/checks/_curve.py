@@ -288,14 +288,14 @@ def background_dip(curve: LossCurve) -> bool:
     returned = float(np.mean(box[-2:]) - box[lowest])
     box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
     start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
-    if returned < max(0.7, 4 * box_se) or end > start + 0.4:
+    if returned < max(0.4, 4 * box_se) or end > start + 0.4:
         return False
     pooled = _pool(next(iter(others.values())), others)
     rest, rest_se = block_means(pooled, size), noise_of(pooled).mean_se(size)
     contrast = returned - float(np.mean(rest[-2:]) - rest[lowest])
     risen = float(np.mean(rest[-2:]) - rest[lowest:].min())
-    alone = contrast > max(0.5, 2.5 * math.hypot(box_se, rest_se))
-    return alone and risen < max(0.25 * returned, 2.5 * rest_se)
+    alone = contrast > max(0.4, 3 * math.hypot(box_se, rest_se))
+    return alone and risen < max(returned / 3, 2.5 * rest_se)
 
 
 def block_means(values: Floats, size: int) -> Floats:

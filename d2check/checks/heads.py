@@ -12,6 +12,7 @@ from d2check.checks._curve import (
     FOCAL_CHANCE,
     Floats,
     LossCurve,
+    at_base_rate,
     for_trends,
     loss_curve,
     noise_of,
@@ -151,7 +152,8 @@ def roi_stall(
     min_effective: float = 100.0,
     min_rows: int = 40,
 ) -> Measurement:
-    """How much the two losses of the box head can have fallen over the second half, at most.
+    """How much the two losses of the box head can have fallen over the second half at the base
+    rate, at most.
 
     value: the larger upper 95 % bound of the falls of loss_cls and loss_box_reg (share). This,
     with proposals and masks that go on learning, is how a rate too high looks in an R-CNN; a
@@ -165,10 +167,12 @@ def roi_stall(
     names = [n for n in ("loss_cls", "loss_box_reg") if n in curve.heads]
     if len(names) < 2 or "loss_rpn_cls" not in curve.heads:
         return Measurement(None, undecided="not a two-stage detector's losses")
+    curve = at_base_rate(curve)
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(
             None,
-            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
+            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations "
+            "at the base rate",
         )
     curve = for_trends(curve)
     half = len(curve) // 2

@@ -86,6 +86,8 @@ def _why_no_fall_is_expected(
     trained = trained_level(curve, classes)
     if trained:
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
+    if background_dip(curve):
+        return "the ROI heads are coming back from calling everything background"
     return None
 
 
