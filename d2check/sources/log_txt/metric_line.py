@@ -138,7 +138,7 @@ def parse_metric_line(line: bytes) -> MetricLine | None:
     numbers: dict[str, float] = {}
     means: dict[str, float] = {}
     unread: list[str] = []
-    for found in _PAIR.finditer(line):
+    for found in _PAIR.finditer(line, _begin(line)):
         key = found["key"].decode("utf-8", "replace")
         value, rest, mean = found["value"], found["rest"] or b"", found["mean"]
         if key.lower() in ("iter", "epoch/iter"):
@@ -165,6 +165,13 @@ def parse_metric_line(line: bytes) -> MetricLine | None:
     has_loss = any("loss" in name for name in numbers)
     values = list(numbers.values())
     return MetricLine(iteration, tuple(numbers), values, has_loss, means, total, tuple(unread))
+
+
+def _begin(line: bytes) -> int:
+    """Where the fields begin: behind the logger's prefix, which may look like fields."""
+    mark = line.find(MARK)
+    eta = line.find(b"eta: ", 0, max(mark, 0))
+    return eta if eta >= 0 else max(line.rfind(b" ", 0, max(mark, 0)), 0)
 
 
 def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:

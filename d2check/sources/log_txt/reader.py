@@ -194,7 +194,7 @@ class Reader:
     def _row(self, row: MetricLine, line: bytes, number: int) -> None:
         self._end_block()
         moment = self._clock.read(line)
-        start = self._current()
+        start = self._current(number)
         last = start.last_iteration
         if not self._has_rate:
             self._has_rate = "lr" in row.names
@@ -307,9 +307,9 @@ class Reader:
 
     # ------------------------------------------------------------------------------ starts
 
-    def _current(self) -> Start:
+    def _current(self, line: int | None = None) -> Start:
         if not self.starts:
-            self.starts.append(Start(self.name, max(self.lines, 1)))
+            self.starts.append(Start(self.name, line or max(self.lines, 1)))
         return self.starts[-1]
 
     def _next_start(self, line: int) -> Start:
@@ -322,7 +322,7 @@ class Reader:
         if word == "Rank":
             found = re.match(r"Rank of current process: (\d+)", text)
             rank = int(found[1]) if found else 0
-            if rank in start.ranks or start.began_line is not None or start.is_over:
+            if rank in start.ranks or start.has_begun:
                 start = self._next_start(self.lines)
             start.ranks.add(rank)
             return
@@ -330,7 +330,7 @@ class Reader:
         if again or (start.is_over and text.startswith(_SETUP)):
             self._next_train_call(start)
         elif word in _HEADINGS:
-            if word in start.headings and len(start.ranks) < 2:
+            if start.has_begun or (word in start.headings and len(start.ranks) < 2):
                 start = self._next_start(self.lines)
             start.headings.add(word)
 

@@ -304,7 +304,7 @@ def _crash_events(start: Start) -> Iterator[Event]:
 
 def _memory_facts(seen: LastSeen) -> dict[str, Scalar]:
     """What the numbers in an out-of-memory message tell, MiB."""
-    message = seen.crash.message if seen.crash and seen.crash.message else ""
+    message = (seen.crash.message or "").replace("\n", " ") if seen.crash else ""
     patterns = {
         "gpu_total_mib": _CAPACITY, "oom_tried_mib": _TRIED, "oom_reserved_mib": _RESERVED,
         "oom_allocated_mib": _ALLOCATED, "oom_free_mib": _FREE,

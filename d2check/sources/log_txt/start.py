@@ -90,6 +90,11 @@ class Start:
         """Whether its loop was left."""
         return self.total_line is not None or any(crash.logged for crash in self.crashes)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its loop was seen to run, or to end."""
+        return self.began_line is not None or self.last_iteration is not None or self.is_over
+
     def printed(self, iteration: int, moment: float) -> bool:
         """Whether one of the last rows was this one, printed by another rank at the same time."""
         return any(
