@@ -275,12 +275,12 @@ def trained_level(curve: LossCurve, classes: int | None) -> str | None:
 def background_dip(curve: LossCurve) -> bool:
     """Whether an R-CNN called everything background for a while and now finds its foreground.
 
-    Both ROI losses collapse early and come back, while the proposals (and masks) do not rise and
-    the total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily
-    taken for a divergence. What rises in all heads alike is not this.
+    Both ROI losses collapse early and come back while the proposals (and masks) do not, and the
+    total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken
+    for a divergence. What rises in all heads alike is not this; see `beside_roi`.
     """
-    others = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
-    if not others or len(others) + 2 > len(curve.heads) or len(curve) < 20:
+    rest = beside_roi(curve)
+    if rest is None or len(curve) < 20:
         return False
     size = max(3, len(curve) // 20)
     box = block_means(curve.heads["loss_box_reg"], size)
@@ -290,12 +290,17 @@ def background_dip(curve: LossCurve) -> bool:
     start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
     if returned < max(0.4, 4 * box_se) or end > start + 0.4:
         return False
-    pooled = _pool(next(iter(others.values())), others)
-    rest, rest_se = block_means(pooled, size), noise_of(pooled).mean_se(size)
-    contrast = returned - float(np.mean(rest[-2:]) - rest[lowest])
-    risen = float(np.mean(rest[-2:]) - rest[lowest:].min())
-    alone = contrast > max(0.4, 3 * math.hypot(box_se, rest_se))
-    return alone and risen < max(returned / 3, 2.5 * rest_se)
+    others, others_se = block_means(rest, size), noise_of(rest).mean_se(size)
+    contrast = returned - float(np.mean(others[-2:]) - others[lowest])
+    return contrast > max(0.4, 3 * math.hypot(box_se, others_se))
+
+
+def beside_roi(curve: LossCurve) -> Floats | None:
+    """float64[n]: the pool of an R-CNN's heads without its two ROI losses; None for others."""
+    rest = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
+    if not rest or len(rest) + 2 > len(curve.heads):
+        return None
+    return _pool(next(iter(rest.values())), rest)
 
 
 def block_means(values: Floats, size: int) -> Floats:

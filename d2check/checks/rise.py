@@ -12,6 +12,7 @@ from d2check.checks._curve import (
     LossCurve,
     Noise,
     background_dip,
+    beside_roi,
     block_means,
     for_trends,
     loss_curve,
@@ -35,6 +36,7 @@ def loss_rise(
     *,
     min_rows: int = 12,
     leap_rows: int = 12,
+    roi_rise_z: float = 2.4,
 ) -> Measurement:
     """How far the end of the loss stands above its best level, and how surely.
 
@@ -46,7 +48,8 @@ def loss_rise(
     start), rate_share (rate at the best level / peak rate).
 
     A run that ended in NaN is also judged by its very last row; elsewhere a few high rows at the
-    end could be a spike. Undecided where an R-CNN finds its foreground again.
+    end could be a spike. Undecided where an R-CNN finds its foreground again and its other heads
+    do not rise (by less than roi_rise_z standard errors).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -77,10 +80,18 @@ def loss_rise(
     ratio = math.exp(min(end - best, 700.0))
     undecided = None
     risen = ratio > 1.1 or leap > math.log(1.5)
-    if risen and ratio < 3 and background_dip(curve):
+    if risen and ratio < 3 and _only_roi_rises(curve, roi_rise_z):
         undecided = "the ROI heads are coming back from calling everything background"
     span = (int(curve.iterations[first]), int(curve.iterations[-1]))
     return Measurement(ratio, "ratio", span, extras, undecided)
+
+
+def _only_roi_rises(curve: LossCurve, limit_z: float) -> bool:
+    rest = beside_roi(curve)
+    if rest is None or not background_dip(curve):
+        return False
+    noise = noise_of(rest)
+    return max(_end_slopes(rest, noise) + _block_rises(rest, noise))[0] < limit_z
 
 
 def _end_slopes(values: Floats, noise: Noise) -> list[tuple[float, int]]:
