@@ -467,7 +467,8 @@ def test_a_loss_that_is_not_finite_is_named():
         "CUDA out of memory. Tried to allocate 1000.00 MiB (GPU 0; 47.53 GiB total capacity; "
         "39.30 GiB already allocated; 860.44 MiB free; 45.23 GiB reserved in total by PyTorch)",
         "CUDA out of memory. Tried to allocate 1000.00 MiB. GPU 0 has a total capacity of "
-        "47.53 GiB of which 860.44 MiB is free. Of the allocated memory 39.30 GiB is allocated by PyTorch",
+        "47.53 GiB of which 860.44 MiB is free. Of the allocated memory 39.30 GiB is allocated by "
+        "PyTorch",
     ],
 )
 def test_out_of_memory_tells_its_numbers(words):
@@ -541,19 +542,63 @@ def test_a_loop_that_was_left_without_a_word_is_not_called_a_crash():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "signal"),
     [
-        "Killed",
-        "train.sh: line 3: 12345 Killed                  python train_net.py",
-        "slurmstepd: error: *** JOB 123 ON n1 CANCELLED AT 2022-01-01T00:00 DUE TO TIME LIMIT ***",
-        "slurmstepd: error: Detected 1 oom-kill event(s) in step 1.batch cgroup.",
-        "Segmentation fault (core dumped)",
+        ("Killed", "SIGKILL"),
+        ("train.sh: line 3: 12345 Killed                  python train_net.py", "SIGKILL"),
+        ("slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT 2022-01-01 DUE TO TIME LIMIT ***", None),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in step 1.batch cgroup.", None),
+        ("srun: error: n1: task 0: Out Of Memory", None),
+        ("Segmentation fault (core dumped)", "SIGSEGV"),
     ],
 )
-def test_words_of_the_shell_and_the_scheduler_mean_killed(text):
+def test_words_of_the_shell_and_the_scheduler_mean_killed(text, signal):
     ending = one(START, *rows(), text).ending(1000)
-    assert ending.kind == EndingKind.KILLED
+    assert (ending.kind, ending.error) == (EndingKind.KILLED, signal)
     assert ending.message == text and ending.read_from == "log.txt:12"
+
+
+def test_a_launcher_that_tells_of_a_signal_means_killed():
+    text = """\
+Traceback (most recent call last):
+  File "/lib/python3.9/site-packages/torch/distributed/run.py", line 723, in main
+    run(args)
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+=====================================================
+train_net.py FAILED
+Root Cause (first observed failure):
+[0]:
+  exitcode  : -9 (pid: 4242)
+  traceback : Signal 9 (SIGKILL) received by PID 4242"""
+    ending = one(START, *rows(), *text.splitlines()).ending(1000)
+    assert (ending.kind, ending.error) == (EndingKind.KILLED, "SIGKILL")
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["[rank0]: ", "[1,0]<stderr>:", "(train pid=4242) ", "0: ", "2023-01-01T00:00:00.123Z ",
+     "2023-01-01T00:00:00.123456789Z stderr F "],
+)  # fmt: skip
+def test_labels_that_launchers_put_before_each_line_hide_nothing(label):
+    text = TRACEBACK.format(error="ValueError", message="bad box").splitlines()
+    segment = one(*[label + line for line in (BEGIN, START, *rows(), *text, TOTAL)])
+    ending = segment.ending(1000)
+    assert (ending.error, ending.message, segment.rows) == ("ValueError", "bad box", 10)
+    assert segment.facts["world_size"] == 1
+
+
+def test_an_assertion_over_a_loss_dict_with_nan_is_not_finite():
+    words = "{'loss_cls': tensor(nan, device='cuda:0'), 'loss_mask': tensor(0.1)}"
+    segment = crashed("AssertionError", words)
+    assert segment.ending(None).kind == EndingKind.NON_FINITE
+    assert "loss_cls is nan" in [e.message for e in segment.events]
+
+
+def test_output_cells_of_a_notebook_file_are_read():
+    cells = [f'      "\\u001b[32m{text}\\n",' for text in rows()]
+    segment = one('{"cells": [', *cells, "]}")
+    assert segment.rows == 10
+    assert segment.series["max_mem"].values[-1] == 2283
 
 
 def test_ctrl_c_is_an_interruption():

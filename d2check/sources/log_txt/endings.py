@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from d2check.model import Ending, EndingKind
 from d2check.sources.log_txt.start import Start
-from d2check.sources.log_txt.tracebacks import Crash
+from d2check.sources.log_txt.tracebacks import SIGNAL, Crash
 
 # IterationTimer leaves out its first iterations (engine/hooks.py, warmup_iter).
 _NOT_TIMED = 3
@@ -66,18 +66,21 @@ class LastSeen:
             return Ending(EndingKind.FINISHED, last, read_from=self._at(line))
         where = self._iteration()
         if self.crash is not None:
+            signal = None
+            if self.crash.kind == EndingKind.KILLED:
+                signal = SIGNAL.search(self.crash.message or "")
             return Ending(
                 self.crash.kind,
                 where,
-                error=self.crash.error,
+                error=signal[1] if signal else self.crash.error,
                 message=self.crash.message,
                 traceback=self.crash.frames,
                 read_from=self._at(self.crash.line),
                 stage="train" if self.began else "setup",
             )
         if self.killed is not None:
-            signal, text, line = self.killed
-            return Ending(EndingKind.KILLED, where, signal or None, text, read_from=self._at(line))
+            name, text, line = self.killed
+            return Ending(EndingKind.KILLED, where, name or None, text, read_from=self._at(line))
         if self.interrupted_line is not None:
             at = self._at(self.interrupted_line)
             return Ending(EndingKind.INTERRUPTED, where, "KeyboardInterrupt", read_from=at)

@@ -11,6 +11,7 @@ from d2check.sources.log_txt.start import MAX_NAMES, Evaluation, Start
 PREFIX = re.compile(
     r"(?:(?P<level>WARNING|ERROR|CRITICAL|DEBUG) )?"
     r"(?:\[\d\d/\d\d \d\d:\d\d:\d\d(?: [^\]]*\]: ?|\] [\w.]+ (?P<level2>[A-Z]+): ?)"
+    r"|\[\d{4}-\d\d-\d\d[ T][\d:.,]+\]\[[^\]]*\]\[(?P<level5>[A-Z]+)\] - "
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)? *(?:[\w. ]*?(?P<level3>[A-Z]{4,8}):? |"
     r"\| *(?P<level4>[A-Z]+) *\| [^-]*- ))"
 )

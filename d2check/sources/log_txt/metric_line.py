@@ -15,9 +15,9 @@ MARK = b"iter: "
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 _PAIR = re.compile(
-    rb"(?P<key>max mem|[A-Za-z_\[][^\s:,;|`\"'()]*):[ \t]*"
+    rb"(?P<key>max mem|[A-Za-z_\[][^\s:,;|`\"'()]{0,200}):[ \t]*"
     rb"(?P<value>(?:\d+ days?,? *)?\d+:\d\d:\d\d(?!\d)|N/A|None|" + _NUMBER + rb")"
-    rb"(?P<rest>/\d+|[MG]i?B?\b)?(?:[ \t]*\((?P<mean>" + _NUMBER + rb")\))?(?=[\s,;|`\"'<)]|$)",
+    rb"(?P<rest>/\d+|[MG]i?B?\b)?(?:[ \t]*\((?P<mean>" + _NUMBER + rb")\))?(?=[\s,;|`\"'<)\\]|$)",
     re.IGNORECASE,
 )
 _WHOLE = re.compile(rb"\d+")

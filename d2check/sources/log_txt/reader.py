@@ -27,10 +27,26 @@ _LOGGED = "Exception during training"
 _KILLED = re.compile(
     r"^(?:\S+: line \d+: +\d+ )?(?P<shell>Killed|Terminated|Segmentation fault|Bus error|Aborted)"
     r"(?: \(core dumped\))?(?:\s{2,}.*)?$"
-    r"|(?P<slurm>(?:slurmstepd|srun): error: .*(?:CANCELLED|oom|OOM|Killed|TIME LIMIT).*)"
-    r"|(?P<torch>(?:ProcessExitedException: )?process \d+ terminated with signal (\w+))"
-    r"|(?P<agent>.*exitcode *: -\d+ .*Signal \d+ \((\w+)\).*)"
+    r"|(?P<slurm>(?:slurmstepd|srun): error: .*(?:CANCELLED|oom|Out Of Memory|Killed|Terminated|"
+    r"Segmentation fault|TIME LIMIT).*)"
+    r"|.*\bterminated with signal (?P<torch>SIG\w+).*"
 )
+_SIGNALS = {
+    "Killed": "SIGKILL",
+    "Terminated": "SIGTERM",
+    "Segmentation fault": "SIGSEGV",
+    "Bus error": "SIGBUS",
+    "Aborted": "SIGABRT",
+}
+_STUCK = re.compile(r"Watchdog caught collective operation timeout")
+# What launchers and containers put in front of each line: torch >= 2.2, mpirun, ray, srun -l, CRI.
+_LABEL = re.compile(
+    rb"(?:\[rank\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>:? ?|\((?:[\w.]+ )?pid=\d+[^)]{0,40}\) ?|"
+    rb"\d{1,4}: |"
+    rb"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)"
+)
+_MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
+_MAX_RAW_BYTES = 4096
 _INTERRUPT = re.compile(r"^\^?C?(?:Traceback.*)?KeyboardInterrupt$|^\^C$")
 _COLUMNS = re.compile(rb"(?:max_mem: +\d+M|lr: +\S+)\W*$")
 
@@ -131,7 +147,7 @@ class Reader:
     # ------------------------------------------------------------------------- metric lines
 
     def _metric_line(self, line: bytes, number: int) -> None:
-        row = self._parser.parse(line)
+        row = self._parser.parse(line) if len(line) <= _MAX_METRIC_BYTES else None
         if row is None:
             self._text_line(line)
             return
@@ -229,6 +245,9 @@ class Reader:
             return
         if bare[:1] == b">":
             line = _QUOTE.sub(b"", line)
+        label = _LABEL.match(line)
+        if label:
+            line = line[label.end() :]
         text = _text(line)
         found = messages.PREFIX.match(text)
         if found:
@@ -276,11 +295,16 @@ class Reader:
     def _raw(self, text: str, *, traceback: bool) -> bool:
         """Read a line that no logger wrote. Whether it tells of an end."""
         start = self._current()
-        killed = _KILLED.match(text.strip())
+        text = text.strip()[:_MAX_RAW_BYTES]
+        killed = _KILLED.match(text)
         if killed:
-            start.killed = (killed.lastgroup or "", text.strip()[:500], self.lines)
+            signal = killed["torch"] or _SIGNALS.get(killed["shell"] or "", "")
+            start.killed = (signal, text[:500], self.lines)
             return True
-        if _INTERRUPT.match(text.strip()) and not traceback:
+        if _STUCK.search(text):
+            start.event("collective-timeout", text[:500], self.lines)
+            return True
+        if _INTERRUPT.match(text) and not traceback:
             start.interrupted_line = self.lines
             return True
         return False

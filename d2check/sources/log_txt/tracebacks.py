@@ -11,7 +11,7 @@ from d2check.model import EndingKind
 HEADS = ("Traceback (most recent call last):", "Original Traceback (most recent call last):")
 MAX_LINES = 400
 _MAX_FRAMES = 8
-_MESSAGE_LINES = 12
+_MESSAGE_LINES = 24  # the summary of torchrun
 _MESSAGE_CHARS = 2000
 
 _FRAME = re.compile(r'^\s*File "(.+?)", line (\d+)(?:, in (.+))?$')
@@ -31,9 +31,10 @@ _OUT_OF_MEMORY = re.compile(
 # Detectron2: train_loop (loss), proposal_utils, fast_rcnn (predictions); torch: clip_grad_norm_.
 _NON_FINITE = re.compile(
     r"infinite or NaN|contains? Inf/NaN|non-finite|NaN or Inf|training has diverged"
-    r"|contains invalid numeric entries",
+    r"|contains invalid numeric entries|: tensor\((?:nan|-?inf)",
     re.IGNORECASE,
 )
+SIGNAL = re.compile(r"\b(SIG[A-Z]{3,6})\b")
 KILLED_WORKER = re.compile(r"DataLoader worker .*(?:killed by signal|exited unexpectedly).*")
 
 
@@ -67,7 +68,7 @@ def crash_kind(error: str, message: str) -> EndingKind:
         return EndingKind.OUT_OF_MEMORY
     if name == "FloatingPointError" or _NON_FINITE.search(message):
         return EndingKind.NON_FINITE
-    if name == "ProcessExitedException" and "signal" in message:
+    if name in ("ProcessExitedException", "ChildFailedError") and SIGNAL.search(message):
         return EndingKind.KILLED
     return EndingKind.CRASHED
 
