@@ -97,6 +97,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--iterations", type=int, metavar="N", help="Train so many iterations (default 300)."
         ),
+        click.option(
+            "--phases",
+            callback=_names,
+            metavar="NAMES",
+            help="Of loader, as-configured, worst-batch, ramp (default all; the ramp only without"
+            " --iterations and --budget).",
+        ),
         click.option("--budget", metavar="TIME", help="Train at most so long: 90s, 5m, 1h30m."),
         click.option(
             "--python",
@@ -108,6 +115,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N."),
     )
     return _apply(command, options)
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(","))
 
 
 def _apply(

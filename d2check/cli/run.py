@@ -90,6 +90,7 @@ def command(
     trainer: str | None,
     iterations: int | None,
     budget: str | None,
+    phases: tuple[str, ...] | None,
     num_gpus: int,
     configured_for: int | None,
     output: Path | None,
@@ -128,6 +129,7 @@ def command(
             trainer=trainer,
             iterations=iterations,
             budget_s=budget_s,
+            phases=phases,
             output=output,
             interpreter=interpreter,
             seed=seed,
@@ -141,7 +143,9 @@ def command(
             ctx=click.get_current_context(), param_hint="CONFIG", param_type="argument"
         )
     _refuse_options_of_configs()
-    plan = plan_command(words, iterations=iterations, budget_s=budget_s, output=output)
+    plan = plan_command(
+        words, iterations=iterations, budget_s=budget_s, phases=phases, output=output
+    )
     return check(plan, chosen, choices, title=_title(words))
 
 

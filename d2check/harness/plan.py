@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from d2check.errors import InputError, UsageError
+from d2check.harness.phases import (
+    DEFAULT_ITERATIONS,
+    PlannedPhase,
+    plan_phases,
+    total_iterations,
+)
 from d2check.harness.validate import (
     check_command,
     check_config_file,
@@ -21,10 +27,6 @@ from d2check.harness.validate import (
 )
 from d2check.probe import wire
 
-# On simulated short runs of raw losses (180 healthy ones, looked at every 10 iterations) a falling
-# loss was certain in 85 to 97 % by 300 iterations and in 75 to 93 % by 200; 500 gained 1 to 8 more
-# points for two thirds more of the user's time. A budget replaces it when given.
-DEFAULT_ITERATIONS = 300
 # One norm over all gradients costs milliseconds, so one iteration in ten pays for it.
 GRAD_NORM_EVERY = 10
 RUNS = Path("d2check-runs")
@@ -33,14 +35,6 @@ PROBE_MAIN = Path(__file__).parents[1] / "probe" / "main.py"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _TRAINER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _DEVICE = re.compile(r"[a-z]+(:\d+)?")
-
-
-@dataclass(frozen=True)
-class PlannedPhase:
-    """A stretch of the run; iterations None means to the end."""
-
-    name: str
-    iterations: int | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Plan:
             "folder": str(self.folder),
             "iterations": self.iterations,
             "budget_s": self.budget_s,
-            "phases": [{"name": p.name, "iterations": p.iterations} for p in self.phases],
+            "phases": [phase.to_plain() for phase in self.phases],
             "grad_norm_every": self.grad_norm_every,
             "neutralise": self.neutralise,
             "entry": dict(self.entry),
@@ -91,19 +85,22 @@ def plan_run(
     device: str | None = None,
     num_gpus: int = 1,
     configured_for: int | None = None,
+    phases: Sequence[str] | None = None,
 ) -> Plan:
     """A plan for a config, with its run folder made. Raises UsageError or InputError.
 
     Everything is validated before the folder is made, so that a mistake leaves none behind.
-    iterations: DEFAULT_ITERATIONS, or unlimited when only a budget is given. interpreter: see
+    iterations: of the phase as configured; DEFAULT_ITERATIONS, or unlimited when only a budget is
+    given. interpreter: see
     `default_interpreter`. seed, device: None leaves what the config says, or what the machine has.
     num_gpus: processes to train with. configured_for: the number of GPUs that the config is made
-    for; those used here then get their share of its batch.
+    for; those used here then get their share of its batch. phases: names, see `plan_phases`.
     """
     lazy = config.suffix == ".py"
     check_config_file(config)
     check_overrides(overrides, lazy=lazy)
-    iterations = _length(iterations, budget_s)
+    _check_length(iterations, budget_s)
+    planned = plan_phases(phases, iterations, budget_s)
     if trainer is not None and lazy:
         raise UsageError("--trainer: a LazyConfig is trained as lazyconfig_train_net.py does it.")
     if trainer is not None and not _TRAINER.fullmatch(trainer):
@@ -138,9 +135,9 @@ def plan_run(
         command=(python, "-u", str(PROBE_MAIN)),
         entry=entry,
         cwd=Path.cwd(),
-        iterations=iterations,
+        iterations=total_iterations(planned),
         budget_s=budget_s,
-        phases=(PlannedPhase("as-configured", iterations),),
+        phases=planned,
     )
 
 
@@ -150,34 +147,33 @@ def plan_command(
     iterations: int | None = None,
     budget_s: float | None = None,
     output: Path | None = None,
+    phases: Sequence[str] | None = None,
 ) -> Plan:
     """A plan for a user's own command, as `python train_net.py --config-file x.yaml`.
 
-    The probe joins every Python process that comes of it. iterations, budget_s, output: as in
-    `plan_run`. Raises UsageError or InputError for a command that cannot be started, or whose
+    The probe joins every Python process that comes of it. iterations, budget_s, output, phases: as
+    in `plan_run`. Raises UsageError or InputError for a command that cannot be started, or whose
     Python is told to ignore the environment.
     """
     check_command(command)
-    iterations = _length(iterations, budget_s)
+    _check_length(iterations, budget_s)
+    planned = plan_phases(phases, iterations, budget_s)
     return Plan(
         folder=make_run_folder(output, _command_stem(command)),
         command=tuple(command),
         entry={"kind": "command", "command": list(command)},
         cwd=Path.cwd(),
-        iterations=iterations,
+        iterations=total_iterations(planned),
         budget_s=budget_s,
-        phases=(PlannedPhase("as-configured", iterations),),
+        phases=planned,
     )
 
 
-def _length(iterations: int | None, budget_s: float | None) -> int | None:
+def _check_length(iterations: int | None, budget_s: float | None) -> None:
     if iterations is not None and iterations < 1:
         raise UsageError(f"--iterations {iterations}: expected a number above 0.")
     if budget_s is not None and not 0 < budget_s < float("inf"):
         raise UsageError(f"--budget {budget_s:g}: expected more than 0 seconds, as 5m or 90s.")
-    if iterations is None and budget_s is None:
-        return DEFAULT_ITERATIONS
-    return iterations
 
 
 def _command_stem(command: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from d2check.rules.absence import why_absent
 from d2check.rules.expressions import Absent
 from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule, Source
 
+RAMP_PHASE = "ramp"
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
 _VALIDATION = re.compile(r"(^|[_/])(val|valid|validation|eval|test)([_/]|$)", re.IGNORECASE)
 
@@ -135,12 +136,20 @@ def bind(rule: Rule, run: Run) -> Inputs | Missing:
 
 
 def _phase_span(rule: Rule, run: Run) -> tuple[int, int] | Missing | None:
-    if rule.phase == ANY_PHASE or (not run.phases and rule.phase == DEFAULT_PHASE):
+    if rule.phase == ANY_PHASE:
+        return _before_ramp(run)
+    if not run.phases and rule.phase == DEFAULT_PHASE:
         return None
     for phase in run.phases:
         if phase.name == rule.phase:
             return phase.first_iteration, phase.last_iteration
     return Missing(f"the run had no phase {rule.phase!r}")
+
+
+def _before_ramp(run: Run) -> tuple[int, int] | None:
+    """All iterations but those of a ramp, whose rates are not the config's; None for all."""
+    begin = next((p.first_iteration for p in run.phases if p.name == RAMP_PHASE), None)
+    return None if begin is None else (run.phases[0].first_iteration, begin - 1)
 
 
 def _read(read: Read, run: Run, phase: tuple[int, int] | None) -> Any:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from d2check.errors import InputError, UsageError
 from d2check.harness import validate
-from d2check.harness.plan import DEFAULT_ITERATIONS, parse_duration_s, plan_run
+from d2check.harness.phases import DEFAULT_ITERATIONS, QUICK_RAMP
+from d2check.harness.plan import parse_duration_s, plan_run
 
 
 @pytest.fixture
@@ -31,8 +32,14 @@ def refused(call, *args, **kwargs):
 
 def test_default_plan_runs_a_fixed_number_of_iterations_as_configured(config, tmp_path):
     plan = plan_run(config)
-    assert (plan.iterations, plan.budget_s) == (DEFAULT_ITERATIONS, None)
-    assert [(p.name, p.iterations) for p in plan.phases] == [("as-configured", DEFAULT_ITERATIONS)]
+    assert plan.budget_s is None
+    assert [(p.name, p.iterations) for p in plan.phases] == [
+        ("loader", 0),
+        ("as-configured", DEFAULT_ITERATIONS),
+        ("worst-batch", 0),
+        ("ramp", QUICK_RAMP.iterations),
+    ]
+    assert plan.iterations == DEFAULT_ITERATIONS + QUICK_RAMP.iterations
     assert plan.folder.parent == tmp_path / "d2check-runs"
     assert plan.folder.name.endswith("Z-mask-rcnn")
     assert plan.folder.is_dir()
@@ -52,6 +59,7 @@ def test_plan_file_holds_what_the_probe_is_documented_to_read(config, tmp_path):
         trainer="my_project.train:Trainer",
         iterations=20,
         budget_s=300.0,
+        phases=["ramp", "as-configured"],
         seed=1,
         device="cpu",
     )
@@ -59,9 +67,12 @@ def test_plan_file_holds_what_the_probe_is_documented_to_read(config, tmp_path):
     assert plain.pop("folder") == str(plan.folder)
     assert plain == {
         "schema": 1,
-        "iterations": 20,
+        "iterations": 20 + QUICK_RAMP.iterations,
         "budget_s": 300.0,
-        "phases": [{"name": "as-configured", "iterations": 20}],
+        "phases": [
+            {"name": "as-configured", "iterations": 20},
+            {"name": "ramp", "iterations": QUICK_RAMP.iterations, "climb": QUICK_RAMP.climb},
+        ],
         "grad_norm_every": 10,
         "neutralise": True,
         "entry": {
@@ -76,6 +87,18 @@ def test_plan_file_holds_what_the_probe_is_documented_to_read(config, tmp_path):
             "configured_for": None,
         },
     }
+
+
+def test_who_says_how_long_to_train_gets_no_ramp_unasked(config):
+    plan = plan_run(config, iterations=20)
+    assert plan.iterations == 20
+    assert "ramp" not in [phase.name for phase in plan.phases]
+
+
+@pytest.mark.parametrize("phases", [["warmup"], ["loader"], [""], []])
+def test_phases_that_are_none_or_train_nothing_are_refused(config, phases):
+    with pytest.raises(UsageError, match="--phases"):
+        plan_run(config, phases=phases)
 
 
 def test_budget_alone_sets_no_number_of_iterations(config):
