@@ -1,4 +1,4 @@
-"""What the learning rate does: as it was asked to, in proportion to the batch, long enough."""
+"""Whether the schedule is in proportion to the batch, and long enough."""
 
 from __future__ import annotations
 
@@ -6,57 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from d2check.model import Measurement, Scalar, Series
-
-Floats = NDArray[np.float64]
 
 REFERENCE_IMAGES = 16  # all of Detectron2's model zoo schedules are made for 16 images per batch
 REFERENCE_LR = {"RetinaNet": 0.01, "FCOS": 0.01}  # zoo configs; R-CNN models use the other
 REFERENCE_LR_RCNN = 0.02
-
-
-def lr_mismatch(
-    lr: Series, planned_lr: Series, *, tolerance: float = 0.02, min_rows: int = 3
-) -> Measurement:
-    """Share of the rows whose rate is not the one that the config asks for.
-
-    lr, planned_lr: the recorded rate and the schedule's at the same iterations. A row is off by
-    more than `tolerance` of the planned rate. extras: rows_off, first_off (iteration), recorded,
-    planned (rates at the row that is furthest off), factor (recorded / planned there), typical
-    (median factor of the rows that are off), from_start ("yes" where the first row is off),
-    in_a_row (longest stretch of rows that are off).
-    """
-    common, at_lr, at_plan = np.intersect1d(
-        lr.iterations, planned_lr.iterations, assume_unique=True, return_indices=True
-    )
-    recorded, planned = lr.values[at_lr], planned_lr.values[at_plan]
-    known = np.isfinite(recorded) & np.isfinite(planned)
-    common, recorded, planned = common[known], recorded[known], planned[known]
-    if len(common) < min_rows:
-        return Measurement(None, undecided=f"only {len(common)} rows with a rate")
-    floor = 1e-4 * float(np.abs(planned).max())  # printed digits and the last row of a cosine
-    distance = np.abs(recorded - planned) / np.maximum(np.abs(planned), max(floor, 1e-30))
-    off = distance > tolerance
-    worst = int(np.argmax(np.abs(np.log(np.maximum(recorded, 1e-30) / np.maximum(planned, 1e-30)))))
-    factors = recorded[off] / np.maximum(planned[off], 1e-30)
-    extras: dict[str, Scalar] = {
-        "rows_off": int(off.sum()),
-        "first_off": int(common[int(np.argmax(off))]) if off.any() else None,
-        "recorded": float(recorded[worst]),
-        "planned": float(planned[worst]),
-        "factor": float(recorded[worst] / max(planned[worst], 1e-30)),
-        "typical": float(np.median(factors)) if off.any() else 1.0,
-        "from_start": "yes" if off[0] else "no",
-        "in_a_row": _longest_stretch(off),
-    }
-    return Measurement(float(off.mean()), "share", (int(common[0]), int(common[-1])), extras)
-
-
-def _longest_stretch(marked: NDArray[np.bool_]) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], marked, [False]))))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+_RCNN_RATED = ("PanopticFPN", "ProposalNetwork", "TensorMask")  # and whatever is an RCNN by name
 
 
 def warmup_share(
@@ -104,10 +60,16 @@ def lr_scale(
     value: BASE_LR / linear_rule_lr (8.0 = eight times too high). The rule scales Detectron2's
     model zoo: 0.02 at 16 images for R-CNN, 0.01 at 16 for RetinaNet and FCOS, SGD (Goyal et al.
     2017). extras: linear_rule_lr, base_lr, reference_lr, read_from. Without a base_lr the highest
-    recorded rate is used, where the warm-up is over.
+    recorded rate is used, where the warm-up is over. optimizer: SGD unless named; a class's full
+    name will do. Undecided for an architecture that Detectron2 has no rate for.
     """
-    if optimizer is not None and not optimizer.upper().startswith("SGD"):
-        return Measurement(None, undecided=f"the linear rule is for SGD, this run uses {optimizer}")
+    name = (optimizer or "SGD").rpartition(".")[2]
+    if not name.upper().startswith("SGD"):
+        return Measurement(None, undecided=f"the linear rule is for SGD, this run uses {name}")
+    if not _has_reference(meta_architecture):
+        return Measurement(
+            None, undecided=f"Detectron2 has no reference rate for {meta_architecture}"
+        )
     if images_per_batch <= 0:
         return Measurement(None, undecided="the number of images per batch is not known")
     source = "config"
@@ -126,41 +88,6 @@ def lr_scale(
     }
     # Rounded: 0.0005 / 0.002 must not come out below a threshold of 0.25.
     return Measurement(float(f"{base_lr / linear:.6g}"), "ratio", None, extras)
-
-
-def lr_vanishes(
-    lr: Series,
-    base_lr: float | None = None,
-    planned_iterations: int | None = None,
-    *,
-    negligible: float = 1e-3,
-    warmup_iterations: float | None = None,
-) -> Measurement:
-    """Share of the observed iterations at a rate below `negligible` of the peak.
-
-    Warm-up's first rows and the last twentieth of the planned run (a cosine's tail) do not
-    count. extras: first_at, lowest, peak.
-    """
-    if not len(lr):
-        return Measurement(None, undecided="no rate was recorded")
-    peak = max(float(lr.values.max()), base_lr or 0.0)
-    if peak <= 0:
-        extras: dict[str, Scalar] = {
-            "first_at": int(lr.iterations[0]), "lowest": 0.0, "peak": 0.0,
-        }  # fmt: skip
-        return Measurement(1.0, "share", (int(lr.iterations[0]), int(lr.iterations[-1])), extras)
-    low = lr.values < negligible * peak
-    warmup = warmup_iterations if warmup_iterations is not None else 0.05 * lr.iterations[-1]
-    low &= lr.iterations > min(warmup, 10 if warmup_iterations is None else math.inf)
-    if planned_iterations:
-        low &= lr.iterations < 0.95 * planned_iterations
-    extras = {
-        "first_at": int(lr.iterations[int(np.argmax(low))]) if low.any() else None,
-        "lowest": float(lr.values[low].min()) if low.any() else float(lr.values.min()),
-        "peak": peak,
-    }
-    span = (int(lr.iterations[0]), int(lr.iterations[-1]))
-    return Measurement(float(low.mean()), "share", span, extras)
 
 
 def first_rate(
@@ -195,6 +122,12 @@ def first_rate(
     }
     share = float(lr.values[0]) / peak
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[0])), extras)
+
+
+def _has_reference(meta_architecture: str | None) -> bool:
+    if meta_architecture is None or meta_architecture in (*REFERENCE_LR, *_RCNN_RATED):
+        return True
+    return "RCNN" in meta_architecture.upper().replace("_", "")
 
 
 def linear_rule(images_per_batch: int, meta_architecture: str | None) -> float:
@@ -290,57 +223,6 @@ def late_rate(
     share = float(lr.values[-1]) / peak if peak > 0 else 1.0
     extras["end_share"] = share
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[-1])), extras)
-
-
-def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1) -> Measurement:
-    """The largest factor between the rates of neighbouring rows that no plan explains.
-
-    value: factor, at least 1 (8.0 = up or down by eight). Falls by a usual decay (to between a
-    twentieth and half) are no leap where no plan is known; a rise in the middle of a run always
-    is. extras: at (iteration), before, after, direction ("up", "down"), rewarmed ("yes" where the
-    rate falls to the start of a warm-up and climbs again).
-    """
-    if len(lr) < 5:
-        return Measurement(None, undecided=f"only {len(lr)} rows with a rate")
-    rates = np.maximum(lr.values, 1e-30)
-    change = np.log(rates[1:] / rates[:-1])
-    if planned_lr is not None and len(planned_lr) == len(lr):
-        planned = np.maximum(planned_lr.values, 1e-30)
-        change = change - np.log(planned[1:] / planned[:-1])
-    else:
-        change = _unexplained(change)
-    change[:skip_rows] = 0.0
-    at = int(np.argmax(np.abs(change)))
-    after = lr.values[at + 1 :]
-    rewarmed = change[at] < -math.log(5) and len(after) > 3 and after[-1] > 3 * after[0]
-    extras: dict[str, Scalar] = {
-        "at": int(lr.iterations[at + 1]),
-        "before": float(lr.values[at]),
-        "after": float(lr.values[at + 1]),
-        "direction": "up" if change[at] > 0 else "down",
-        "rewarmed": "yes" if rewarmed else "no",
-    }
-    span = (int(lr.iterations[at]), int(lr.iterations[at + 1]))
-    return Measurement(math.exp(float(np.abs(change[at]))), "ratio", span, extras)
-
-
-def _unexplained(change: Floats) -> Floats:
-    """Without a plan: what a warm-up, a step decay or a smooth schedule does is explained."""
-    out: Floats = change.copy()
-    falling = np.flatnonzero(change < -0.02)
-    first_fall = int(falling[0]) if len(falling) else len(change)
-    out[:first_fall] = np.where(_concave_rise(change[:first_fall]), 0.0, change[:first_fall])
-    decays = (change <= -math.log(2)) & (change >= -math.log(20))
-    out[decays] = 0.0
-    out[np.abs(out) < 0.25] = 0.0
-    return np.asarray(out)
-
-
-def _concave_rise(change: Floats) -> NDArray[np.bool_]:
-    """Rises that get ever smaller, as those of a linear warm-up do in the logarithm."""
-    if len(change) < 2:
-        return np.ones(len(change), dtype=bool)
-    return np.asarray(np.concatenate(([True], change[1:] <= change[:-1] * 1.05 + 1e-6)))
 
 
 def epochs(planned_iterations: int, images_per_batch: int, images: int) -> Measurement:

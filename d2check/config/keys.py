@@ -240,6 +240,7 @@ def wrong_types(config: Config) -> tuple[WrongType, ...]:
 # What the same setting is called in Detectron2's LazyConfig (configs/common, lazyconfig_train_net).
 _LAZY_NAMES = {
     "SOLVER.BASE_LR": "optimizer.lr",
+    "SOLVER.OPTIMIZER": "optimizer._target_",
     "SOLVER.MAX_ITER": "train.max_iter",
     "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
     "SOLVER.MOMENTUM": "optimizer.momentum",

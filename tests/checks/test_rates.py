@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from d2check.checks.rates import group_factors, lr_leap, lr_mismatch
+from d2check.model import Config, Series
+
+
+def rates(values, start=0, name="lr"):
+    values = np.asarray(values, float)
+    return Series(name, np.arange(start, start + len(values)), values)
+
+
+WARM = np.concatenate([np.linspace(1e-5, 1e-2, 200), np.full(300, 1e-2)])
+
+
+@pytest.mark.parametrize("factor", [0.1, 2.0])
+def test_a_constant_factor_over_a_warm_up_is_that_of_a_parameter_group(factor):
+    measured = lr_mismatch(rates(factor * WARM), rates(WARM))
+    assert measured.value == 0
+    assert measured.extras["constant_factor"] == pytest.approx(factor)
+
+
+def test_a_factor_on_a_plateau_is_not_told_from_another_rate():
+    assert lr_mismatch(rates([0.002] * 300), rates([0.02] * 300)).value == 1
+    assert lr_mismatch(rates(0.1 * WARM, 5000), rates(WARM, 5000)).value == 1
+
+
+def test_a_factor_that_the_config_names_is_believed_anywhere():
+    config = Config("yacs", {"SOLVER.BACKBONE_MULTIPLIER": 0.1, "SOLVER.BASE_LR": 0.02})
+    assert group_factors(config) == (0.1,)
+    measured = lr_mismatch(rates([0.002] * 300, 5000), rates([0.02] * 300, 5000), config)
+    assert measured.value == 0
+    assert measured.extras["constant_factor"] == 0.1
+
+
+def test_another_length_of_the_warm_up_is_no_factor():
+    plan = np.concatenate([np.linspace(1e-5, 1e-2, 400), np.full(100, 1e-2)])
+    measured = lr_mismatch(rates(WARM), rates(plan))
+    assert measured.value > 0.5
+    assert measured.extras["constant_factor"] is None
+
+
+def test_six_printed_decimals_are_forgiven_half_a_unit_and_no_more():
+    plan = np.linspace(1e-7, 4e-6, 100)
+    assert lr_mismatch(rates(np.round(plan, 6)), rates(plan)).value == 0
+    assert lr_mismatch(rates(np.round(plan + 2e-6, 6)), rates(plan)).value > 0.9
+    assert lr_leap(rates(np.round(plan, 6))).value < 1.5
