@@ -97,15 +97,23 @@ def with_config(run: Run) -> Run:
     elif config is not None:
         world_size = facts.get("world_size")
         known = world_size if isinstance(world_size, int) else None
+        config = for_world_size(config, known)  # as the training saw it, for every rule
         facts = {**config_facts(config, known), **facts}
-        planned = planned_iterations(for_world_size(config, known)) or planned
+        planned = planned_iterations(config) or planned
         lr, reason = _planned_lr(config, series, known)
         if lr is not None:
             series["planned_lr"] = lr
         elif reason:
             absent.setdefault("planned_lr", reason)
     facts |= _epochs(facts, planned, run.last_iteration)
-    return replace(run, facts=facts, planned_iterations=planned, series=series, absent=absent)
+    return replace(
+        run,
+        config=config,
+        facts=facts,
+        planned_iterations=planned,
+        series=series,
+        absent=absent,
+    )
 
 
 def _planned_lr(
