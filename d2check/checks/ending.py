@@ -53,12 +53,26 @@ def out_of_memory(
     return Measurement(value, "yes/no", found.span, extras, undecided)
 
 
-def runs_mixed(events: tuple[Event, ...] = ()) -> Measurement:
+def runs_mixed(
+    events: tuple[Event, ...] = (), first_iteration: int | None = None, *, apart: int = 100
+) -> Measurement:
     """How many other runs share this run's file: restarts, resumes, and a second writer.
+
+    A resume that several sources tell of, less than `apart` iterations from each other, is one. One
+    at the first rows is how these rows began: whatever was before, its rows are not among them.
 
     extras: kinds, counted ("1 other start", "3 other starts").
     """
-    mixed = [event for event in events if event.kind in _OTHER_STARTS]
+    mixed: list[Event] = []
+    for event in events:
+        if event.kind not in _OTHER_STARTS:
+            continue
+        at = event.iteration
+        told = [e.iteration for e in mixed if e.kind == event.kind and e.iteration is not None]
+        if event.kind == "resume" and first_iteration is not None:
+            told.append(first_iteration)
+        if at is None or all(abs(at - other) > apart for other in told):
+            mixed.append(event)
     counted = f"{len(mixed)} other start{'' if len(mixed) == 1 else 's'}"
     extras: dict[str, Scalar] = {
         "kinds": ", ".join(sorted({e.kind for e in mixed})) or None,

@@ -73,6 +73,8 @@ def norm_batch(
     norms: the NORM settings of the model. SyncBN pools over the processes. Undecided where no
     batch norm is trained. extras: norm, counted ("4 images").
     """
+    if not norms:
+        return Measurement(None, undecided="nothing tells how the model normalises")
     trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]
     if not trained:
         return Measurement(None, undecided="no batch normalisation is trained")

@@ -129,7 +129,7 @@ def pixel_statistics(
     name = (checkpoint or weights).lower()
     std = sum(float(v) for v in pixel_std) / max(len(pixel_std), 1)
     if not name:
-        return Measurement(None, undecided="no pretrained weights are loaded")
+        return Measurement(None, undecided="the config names no pretrained weights")
     if any(word in name for word in ("torchvision", "timm", "moco", "dino", "swin")):
         family = "torchvision"
     elif "x-101-32x8d" in name:
