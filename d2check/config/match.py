@@ -57,7 +57,8 @@ def rate_fit(config: Config, lr: Series) -> RateFit | None:
     """The best fit of the config's schedule to recorded rates; None when there is nothing to try.
 
     lr: rates as logged, per iteration or at any distance. Each formula that the config may stand
-    for is tried, also one iteration later (v0.1's plain_train_net counts from 1).
+    for is tried, also one iteration later (v0.1's plain_train_net counts from 1), until one leaves
+    nothing to improve.
     """
     found = []
     for formula in formulas(config):
@@ -67,6 +68,8 @@ def rate_fit(config: Config, lr: Series) -> RateFit | None:
             except ScheduleUnknown:
                 continue
             fit = _compare(lr, planned, formula, shift)
+            if fit is not None and fit.fits and fit.same_shape:
+                return fit
             if fit is not None:
                 found.append(fit)
     return max(found, key=lambda fit: (fit.fits, fit.same_shape), default=None)

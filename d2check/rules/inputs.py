@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from d2check.config import keys
@@ -99,6 +100,7 @@ def setting(run: Run, key: str) -> Any:
     return keys.defaults().get(key)
 
 
+@lru_cache(maxsize=4096)
 def is_loss(name: str) -> bool:
     """Whether a scalar is a loss of the model, and neither the total nor one of a validation."""
     return name != "total_loss" and bool(_LOSS.search(name)) and not _VALIDATION.search(name)

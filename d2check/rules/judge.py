@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 
-from d2check.model import Finding, Measurement, Run, Verdict
+from d2check.model import Finding, Fix, Measurement, Run, Verdict
 from d2check.rules import wording
 from d2check.rules.conditions import Unknown, UnknownName, evaluate
 from d2check.rules.fixes import propose
@@ -104,19 +104,14 @@ def _passed(
 def _worded(
     rule: Rule, run: Run, measurement: Measurement, outcome: _Outcome, scope: Scope
 ) -> Judgement:
-    finding = replace(
-        _finding(rule, outcome),
-        value=measurement.value,
-        unit=measurement.unit,
-        span=measurement.span,
-        extras=dict(measurement.extras),
-    )
     if outcome.verdict in (Verdict.SKIP, Verdict.ERROR):
-        return Judgement(finding)
+        return Judgement(_finding(rule, outcome, measurement))
     bad = outcome.verdict is not Verdict.PASS
     templates = rule.message if bad or not rule.passed else rule.passed
-    finding = replace(
-        finding,
+    finding = _finding(
+        rule,
+        outcome,
+        measurement,
         message=wording.choose(templates, scope),
         fixes=propose(rule, run, scope) if bad else (),
     )
@@ -125,17 +120,34 @@ def _worded(
     return Judgement(finding, unworded)
 
 
-def _finding(rule: Rule, outcome: _Outcome) -> Finding:
-    words = {Verdict.SKIP: "could not be judged: ", Verdict.ERROR: "the check broke: "}
+_NOTHING_MEASURED = Measurement(None)
+
+
+def _finding(
+    rule: Rule,
+    outcome: _Outcome,
+    measurement: Measurement = _NOTHING_MEASURED,
+    *,
+    message: str | None = None,
+    fixes: tuple[Fix, ...] = (),
+) -> Finding:
+    if message is None:
+        words = {Verdict.SKIP: "could not be judged: ", Verdict.ERROR: "the check broke: "}
+        message = words.get(outcome.verdict, "") + (outcome.reason or "")
     return Finding(
         rule=rule.id,
         title=rule.title,
         verdict=outcome.verdict,
         severity=rule.severity,
         status=rule.status,
-        message=words.get(outcome.verdict, "") + (outcome.reason or ""),
+        message=message,
         reason=outcome.reason,
         why=rule.why,
+        value=measurement.value,
+        unit=measurement.unit,
+        span=measurement.span,
+        extras=dict(measurement.extras),
+        fixes=fixes,
         phase=rule.phase,
         ignored=rule.ignored,
         links=rule.links,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 UNKNOWN = "unknown"
@@ -14,10 +15,17 @@ UNKNOWN = "unknown"
 _FORMATTER = string.Formatter()
 
 
+@lru_cache(maxsize=4096)
+def _parts(template: str) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+    """As string.Formatter.parse; the same few hundred templates word every run."""
+    return tuple(_FORMATTER.parse(template))
+
+
+@lru_cache(maxsize=4096)
 def names_in(template: str) -> tuple[str, ...]:
     """The names that a template uses. Raises ValueError, in words, for what is no template."""
     names = []
-    for _, name, spec, conversion in _FORMATTER.parse(template):
+    for _, name, spec, conversion in _parts(template):
         if name is None:
             continue
         if not all(part.isidentifier() for part in name.split(".")) or "__" in name:
@@ -43,7 +51,7 @@ def missing_names(template: str, scope: Mapping[str, Any]) -> tuple[str, ...]:
 def word(template: str, scope: Mapping[str, Any]) -> str:
     """The template with its names replaced; `unknown` for a name without a value."""
     pieces = []
-    for literal, name, spec, _ in _FORMATTER.parse(template):
+    for literal, name, spec, _ in _parts(template):
         pieces.append(literal)
         if name is not None:
             pieces.append(_format(scope.get(name), spec or ""))
