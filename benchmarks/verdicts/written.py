@@ -20,7 +20,7 @@ _ARCHITECTURE = {"retina": "RetinaNet"}
 def write(run: dict[str, Any], folder: Path) -> Path:
     """The folder that now holds the run."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(_config(run["cfg"]))
+    (folder / "config.yaml").write_text(config_text(run["cfg"]))
     rows_repeat = bool(np.any(np.diff(run["it"]) <= 0))
     if run["mode"] == "short" and not rows_repeat:
         _records(run, folder)
@@ -29,7 +29,7 @@ def write(run: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
-def _config(cfg: dict[str, Any]) -> str:
+def config_text(cfg: dict[str, Any]) -> str:
     """What Detectron2 would dump of it. JSON is YAML."""
     return json.dumps(
         {
