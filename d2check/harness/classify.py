@@ -45,7 +45,8 @@ _SIGNALS = {
 class Evidence:
     """What was seen of the end of a training.
 
-    end: the probe's last record. exit_status, signal_name: of the process, both None when nobody
+    end: the probe's last record, of the rank that ended the others where there are several; rank
+    then names it. exit_status, signal_name: of the process, both None when nobody
     saw it. interrupted: d2check was asked to stop. hung: why it counts as hung, in words.
     over_budget: it was ended from outside because it outlived its budget. stderr: last lines.
     memory: what speaks for the host's memory having run out, in words. recording_failed: why
@@ -53,6 +54,7 @@ class Evidence:
     """
 
     end: Mapping[str, Any] | None = None
+    rank: str | None = None
     exit_status: int | None = None
     signal_name: str | None = None
     last_iteration: int | None = None
@@ -80,7 +82,7 @@ def classify(seen: Evidence) -> Ending:
         return _ending(seen, EndingKind.HUNG, message=seen.hung + where, traceback=stack)
     if seen.over_budget:
         return _ending(seen, EndingKind.STOPPED, message="ended from outside, past its budget")
-    if seen.signal_name is not None or told == "interrupted":
+    if seen.signal_name is not None or told in ("interrupted", "killed"):
         return _killed(seen)
     if seen.exit_status:
         return _crash_of_stderr(seen)
@@ -163,9 +165,15 @@ def _crash_of_stderr(seen: Evidence) -> Ending:
 
 def _killed(seen: Evidence) -> Ending:
     # The probe answers SIGTERM and SIGINT by leaving with an exit status, and says which it was.
-    error = seen.signal_name or _text((seen.end or {}).get("signal")) or "SIGTERM"
-    parts = [f"ended by {error}"]
-    hint = seen.memory if error == "SIGKILL" and seen.memory else _SIGNALS.get(error)
+    end = seen.end or {}
+    error = seen.signal_name or _text(end.get("signal"))
+    if error is None and end.get("kind") != "killed":
+        error = "SIGTERM"
+    if seen.rank is not None:
+        error = _text(end.get("signal"))
+    parts = [f"ended by {error}" if error else "its process is gone, and nobody saw what ended it"]
+    likely = error in (None, "SIGKILL") and seen.memory
+    hint = seen.memory if likely else _SIGNALS.get(error or "")
     if hint:
         parts.append(hint)
     stack = stack_of(seen.stderr)
@@ -212,6 +220,8 @@ def _ending(
     traceback: tuple[str, ...] = (),
 ) -> Ending:
     told = seen.end.get("i") if seen.end is not None else None
+    if seen.rank is not None:
+        message = f"{seen.rank}: {message}" if message else seen.rank
     return Ending(
         kind=kind,
         iteration=told if isinstance(told, int) else seen.last_iteration,

@@ -20,6 +20,7 @@ from d2check.harness.host import MemoryWatch
 from d2check.harness.limits import Limits, Watch
 from d2check.harness.output import OutputCopy
 from d2check.harness.plan import Plan
+from d2check.harness.ranks import RankWatch
 from d2check.harness.redact import Redactor, redactor
 from d2check.harness.tail import RecordTail
 from d2check.model import Ending
@@ -138,9 +139,11 @@ class _Session:
         self._copies = (self._stdout, self._stderr)
         self._tail = RecordTail(plan.folder / wire.RECORDS)
         self._watch = Watch(limits, self._start_s)
+        self._ranks = RankWatch(plan.folder)
         self._memory = MemoryWatch()
         self._end: dict[str, Any] | None = None
         self._hung: str | None = None
+        self._lost: int | None = None
         self._over_budget = False
         self._stop_by_s: float | None = None
         self._leaving = False
@@ -161,6 +164,7 @@ class _Session:
             now = time.monotonic()
             if now - sampled_s > 1.0:
                 self._memory.sample()
+                self._ranks.poll()
                 sampled_s = now
             # Records before limits: if we were suspended, they tell that all is well.
             yield self._news(now)
@@ -173,13 +177,22 @@ class _Session:
         for copy in self._copies:
             copy.join(LAST_OUTPUT_S)
         self._seconds = time.monotonic() - self._start_s
+        self._ranks.close()
         return self._news(time.monotonic())
 
     def ending(self) -> Ending:
         """How the child ended, from all that was seen."""
         left = self._child.exit or ExitStatus()
+        # What d2check itself ended has no cause among its ranks, but for one that was lost.
+        ended_by_us = (self._leaving and self._lost is None) or self.interrupted
+        cause = None
+        if not ended_by_us and self._recording_failed() is None:
+            cause = self._ranks.cause(self._stderr.tail)
+        if cause is not None:
+            self._end = {"i": (self._end or {}).get("i"), **cause[1]}
         evidence = Evidence(
             end=self._end,
+            rank=None if cause is None else f"rank {cause[0]} of {len(self._ranks.ranks)}",
             exit_status=left.status,
             signal_name=left.signal_name,
             last_iteration=self._watch.last_iteration,
@@ -222,6 +235,12 @@ class _Session:
                 self._over_budget = self._leaving = True
                 self._child.ask_to_end()
                 return
+        self._lost = self._ranks.lost(now, self._limits.rank_grace_s)
+        if self._lost is not None:
+            # The others may wait for it in a collective operation, by default for half an hour.
+            self._leaving = True
+            self._child.ask_to_end()
+            return
         self._hung = self._watch.overdue(now)
         if self._hung is not None:
             self._leaving = True
@@ -235,6 +254,7 @@ class _Session:
         records = self._tail.poll()
         for record in records:
             self._watch.saw_record(record, now)
+            self._ranks.take(0, record)
             kind = record["t"]
             if kind in ("begin", "facts") and isinstance(record.get("facts"), Mapping):
                 self.facts.update(record["facts"])

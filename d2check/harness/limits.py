@@ -21,6 +21,7 @@ class Limits:
     floor_s, medians, longest: between iterations the largest of floor_s, `medians` times the
     median iteration and `longest` times the longest one, so that a slow hook that came before may
     come again. leave_s: between the probe's last record and the end of the process.
+    rank_grace_s: after one rank of several was lost, for its launcher to end the others.
     budget_grace_s: past the budget, before the child is ended from outside. poll_s: how often the
     records are looked at.
     """
@@ -31,6 +32,7 @@ class Limits:
     medians: float = 20.0
     longest: float = 5.0
     leave_s: float = 60.0
+    rank_grace_s: float = 10.0
     budget_grace_s: float = 30.0
     poll_s: float = 0.05
 

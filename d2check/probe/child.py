@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, neutralise, plain_loop, run_config, run_lazy, signals
+from . import attach, neutralise, plain_loop, ranks, run_config, run_lazy, signals
 from .imports import AfterImport
 from .plan import read_plan
 from .recorder import Recorder
@@ -19,8 +19,10 @@ def main() -> int:
     own traceback.
     """
     plan = read_plan()
-    session = Session(plan, Recorder(plan.folder))
-    session.recorder.open(0)
+    if ranks.must_spawn(plan):
+        return ranks.spawn(plan)
+    session = Session(plan, Recorder(plan.folder), ranks.own_rank())
+    session.recorder.open(session.rank)
     signals.answer(session.recorder)
     after_import = AfterImport()
     after_import.install()

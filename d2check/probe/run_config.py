@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import neutralise, wire
+from . import neutralise, ranks, wire
 from .redact import redact
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def run(session: Session) -> None:
     if plan.neutralise:
         neutralise.config(cfg, session)
     cfg.freeze()
+    ranks.join(session, str(cfg.MODEL.DEVICE))
     set_up_logging(cfg.OUTPUT_DIR, cfg.SEED, session)
     _choose_benchmark(cfg)
     session.stage = "build"

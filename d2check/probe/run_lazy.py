@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import lazy, run_config
+from . import lazy, ranks, run_config
 
 if TYPE_CHECKING:
     from .session import Session
@@ -31,6 +31,7 @@ def run(session: Session) -> None:
     session.facts.update(lazy.facts(cfg))
     if plan.neutralise:
         lazy.neutralise(cfg, session)
+    ranks.join(session, str(cfg.train.device))
     run_config.set_up_logging(cfg.train.output_dir, int(cfg.train.get("seed", -1)), session)
     session.stage = "build"
     trainer = build_trainer(cfg, session)
