@@ -1,0 +1,80 @@
+"""What the full learning rate does to the model, tried ahead of the schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2check.model import Event, Measurement, Scalar, Series
+
+NON_FINITE_EVENT = "ramp-non-finite"  # the probe's note: NaN or infinity ended the ramp
+UNTRAINED_RPN = 0.5  # loss_rpn_cls above it: near the ln 2 of a fresh proposal head
+
+
+def peak_rate_response(
+    total: Series,
+    lr_used: Series,
+    losses: Mapping[str, Series] | None = None,
+    events: Sequence[Event] = (),
+    lr_peak: float | None = None,
+    confirmed: bool | None = None,
+    *,
+    smooth_rows: int = 5,
+    min_at_peak: int = 20,
+    near_peak: float = 0.9,
+) -> Measurement:
+    """How far the loss rises while the rate climbs to its peak, and stays there.
+
+    total, losses, lr_used: raw, of the ramp alone. lr_peak: the schedule's highest rate.
+    confirmed: what a second ramp, slower and with another seed, has shown; None without one.
+
+    value: highest running median of total_loss / its level as the ramp begins; infinite where the
+    ramp ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
+    end_share (end / start: near 1 where nothing is learned), fresh ("yes" where the proposals'
+    loss began near chance, so that a sound training must fall), lr (rate when the loss was
+    highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no", "not tried").
+    """
+    ended = [event for event in events if event.kind == NON_FINITE_EVENT]
+    values = total.values
+    finite = bool(np.isfinite(values).all()) and not ended
+    peak = lr_peak if lr_peak is not None else float(lr_used.values.max())
+    at_peak = int((lr_used.values >= near_peak * peak).sum())
+    if finite and at_peak < min_at_peak:
+        return Measurement(None, undecided=f"only {at_peak} iterations at the peak of the rate")
+    rows = values[np.isfinite(values)]
+    if len(rows) < smooth_rows and finite:
+        return Measurement(None, undecided=f"only {len(rows)} iterations of the ramp")
+    level = _running_median(rows, smooth_rows) if len(rows) >= smooth_rows else rows
+    start = float(level[0]) if len(level) else math.nan
+    end = float(level[-len(level) // 4 :].mean()) if len(level) else math.nan
+    highest = int(level.argmax()) if len(level) else 0
+    at = min(highest + smooth_rows // 2, len(lr_used) - 1) if finite else len(lr_used) - 1
+    extras: dict[str, Scalar] = {
+        "outcome": "finite" if finite else "non-finite",
+        "start": start if math.isfinite(start) else None,
+        "end": end if finite else None,
+        "end_share": end / start if finite else None,
+        "fresh": _fresh(losses or {}, smooth_rows),
+        "lr": float(lr_used.values[at]),
+        "lr_peak": peak,
+        "at_peak": at_peak,
+        "confirmed": "not tried" if confirmed is None else "yes" if confirmed else "no",
+    }
+    span = (int(total.iterations[0]), int(total.iterations[-1]))
+    value = float(level.max()) / start if finite else math.inf
+    return Measurement(value, "ratio", span, extras)
+
+
+def _running_median(values: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
+    return np.asarray(np.median(windows, axis=1), np.float64)
+
+
+def _fresh(losses: Mapping[str, Series], rows: int) -> str:
+    proposals = losses.get("loss_rpn_cls")
+    if proposals is None or not len(proposals):
+        return "unknown"
+    return "yes" if float(np.median(proposals.values[:rows])) > UNTRAINED_RPN else "no"
