@@ -30,7 +30,7 @@ def test_a_rise_is_measured_against_the_level_at_the_start():
 def test_one_bad_batch_is_no_rise():
     values = np.full(90, 2.0)
     values[[30, 31, 60]] = 50.0
-    assert peak_rate_response(series("total_loss", values), RATE).value == 2.0
+    assert peak_rate_response(series("total_loss", values), RATE).value == 1.0
 
 
 def test_nan_that_ended_the_ramp_is_beyond_any_threshold():
