@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 CHUNK_BYTES = 1024 * 1024
-_MAX_LINE_BYTES = 8 * CHUNK_BYTES  # a longer line is cut: no log that people read has one
+_MAX_LINE_BYTES = 8 * CHUNK_BYTES
 _PACKED_BYTES = 64 * 1024
 
 # The escape itself, and what it becomes when text is copied out of an editor or a web page.
@@ -49,12 +49,9 @@ def batches(stream: Readable) -> Iterator[bytes]:
             data = data.removeprefix(b"\xef\xbb\xbf")
             begun = True
         cut = data.rfind(b"\n")
-        if cut < 0 and len(rest) + len(data) < _MAX_LINE_BYTES:
-            rest += data
-            continue
         if cut < 0:
-            yield _plain(rest + data)
-            rest = b""
+            # Memory stays bounded: of a line that has no end only its beginning is kept.
+            rest = rest + data if len(rest) < _MAX_LINE_BYTES else rest
             continue
         yield _plain(rest + data[:cut] if rest else data[:cut])
         rest = data[cut + 1 :]
