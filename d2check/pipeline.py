@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from d2check import __version__, sources
+from d2check import __version__, sources, verify
 from d2check.config import keys
 from d2check.errors import InputError, UsageError
 from d2check.fleet import RuleChoice, judge_all, judge_run
@@ -71,7 +71,10 @@ def run(
 
     ending = launch(plan, watch, on_line)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
-    judged = [judge_run(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
+    judged = _judged(rules, plan)
+    if ending.kind is not EndingKind.INTERRUPTED and verify.wants_confirmation(plan, judged):
+        verify.confirm_ramp(plan, rules, on_line=on_line)
+        judged = _judged(rules, plan)
     return _report(
         judged,
         (),
@@ -81,6 +84,10 @@ def run(
         neutralised=_neutralised(judged),
         replay=f"d2check audit {_shown(plan.folder)}",
     )
+
+
+def _judged(rules: Sequence[Rule], plan: Plan) -> list[RunReport]:
+    return [judge_run(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
 
 
 def audit(

@@ -104,6 +104,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Of loader, as-configured, worst-batch, ramp (default all; the ramp only without"
             " --iterations and --budget).",
         ),
+        click.option(
+            "--confirm/--no-confirm",
+            default=True,
+            help="Run a ramp that fails again, slower and with another seed, before it may FAIL"
+            " (the default).",
+        ),
         click.option("--budget", metavar="TIME", help="Train at most so long: 90s, 5m, 1h30m."),
         click.option(
             "--python",

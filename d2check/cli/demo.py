@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def command(
     iterations: int | None,
     budget: str | None,
     phases: tuple[str, ...] | None,
+    confirm: bool,
     interpreter: str | None,
     seed: int | None,
     device: str | None,
@@ -78,7 +80,7 @@ def command(
         device=device,
     )
     title = "the demo" if sick is None else f"the demo with a sick {sick}"
-    return check(plan, chosen, choices, title=title)
+    return check(replace(plan, confirm=confirm), chosen, choices, title=title)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,7 @@ def command(
     iterations: int | None,
     budget: str | None,
     phases: tuple[str, ...] | None,
+    confirm: bool,
     num_gpus: int,
     configured_for: int | None,
     output: Path | None,
@@ -137,7 +139,7 @@ def command(
             num_gpus=num_gpus,
             configured_for=configured_for,
         )
-        return check(plan, chosen, choices, title=str(config))
+        return check(replace(plan, confirm=confirm), chosen, choices, title=str(config))
     if words is None:
         raise click.MissingParameter(
             ctx=click.get_current_context(), param_hint="CONFIG", param_type="argument"
@@ -146,7 +148,7 @@ def command(
     plan = plan_command(
         words, iterations=iterations, budget_s=budget_s, phases=phases, output=output
     )
-    return check(plan, chosen, choices, title=_title(words))
+    return check(replace(plan, confirm=confirm), chosen, choices, title=_title(words))
 
 
 def _title(words: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ class Plan:
     folder: the run folder, absolute, made for this run alone. command: what is started in cwd,
     with environment added to the user's own. iterations, budget_s (seconds of training): whichever
     is reached first ends the run; None is no limit. entry: what the probe shall run, as
-    docs/run-folder.md says.
+    docs/run-folder.md says. confirm: whether a ramp that fails is run again before it may FAIL.
     """
 
     folder: Path
@@ -56,6 +56,7 @@ class Plan:
     phases: tuple[PlannedPhase, ...] = ()
     grad_norm_every: int = GRAD_NORM_EVERY
     neutralise: bool = True
+    confirm: bool = True
 
     def to_plain(self) -> dict[str, Any]:
         """The content of plan.json."""

@@ -1,0 +1,75 @@
+"""Trains again to see whether what was found holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from d2check import sources
+from d2check.harness.amend import amend
+from d2check.harness.launch import launch
+from d2check.harness.phases import AS_CONFIGURED, RAMP, SLOW_RAMP, PlannedPhase, total_iterations
+from d2check.harness.plan import Plan
+from d2check.model import Finding, RunReport, Verdict
+from d2check.rules.judge import judge
+from d2check.rules.model import Rule
+
+CONFIRM = "confirm"  # the second run's folder, inside the first one's
+# Before the slow climb; benchmarks/foresight.md is for this length.
+FIRST_ITERATIONS = 30
+_BAD = (Verdict.WARN, Verdict.FAIL)
+
+
+def wants_confirmation(plan: Plan, judged: Sequence[RunReport]) -> bool:
+    """Whether a ramp has failed that no second one has yet confirmed or cleared."""
+    ramps = any(phase.name == RAMP for phase in plan.phases)
+    return ramps and plan.confirm and any(_bad_ramps(one.findings) for one in judged)
+
+
+def confirm_ramp(
+    plan: Plan,
+    rules: Sequence[Rule],
+    *,
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> bool | None:
+    """Whether a slower ramp with another seed fails as well, in a process of its own.
+
+    How fast the rate climbs and the seed change what happens at the edge of stability: one ramp
+    that fails is a warning. The answer is added to the first run's folder as the fact
+    `ramp_confirmed`; None where the second ramp could not be judged. A user's own command keeps
+    its own seed.
+    """
+    second = slower(plan)
+    second.folder.mkdir()
+    launch(second, on_record, on_line)
+    on_ramp = [rule for rule in rules if rule.phase == RAMP]
+    findings = [f for run in sources.read(second.folder) for f in judge(on_ramp, run)]
+    if _bad_ramps(findings):
+        confirmed = True
+    elif any(finding.verdict is Verdict.PASS for finding in findings):
+        confirmed = False
+    else:
+        return None
+    amend(plan.folder, {"ramp_confirmed": confirmed})
+    return confirmed
+
+
+def slower(plan: Plan) -> Plan:
+    """The plan of the second ramp: a short stretch as configured, the slow climb, the next seed."""
+    phases = (PlannedPhase(AS_CONFIGURED, FIRST_ITERATIONS), SLOW_RAMP)
+    entry = dict(plan.entry)
+    if entry.get("kind") == "config":
+        entry["seed"] = (entry.get("seed") or 0) + 1001
+    return replace(
+        plan,
+        folder=plan.folder / CONFIRM,
+        phases=phases,
+        iterations=total_iterations(phases),
+        entry=entry,
+    )
+
+
+def _bad_ramps(findings: Sequence[Finding]) -> list[Finding]:
+    return [f for f in findings if f.phase == RAMP and f.verdict in _BAD and f.ignored is None]
