@@ -173,6 +173,9 @@ class Run:
 
 FACTS: Mapping[str, str] = {
     "world_size": "processes (GPUs) of the training",
+    "configured_for": "processes (GPUs) that the config is made for, where fewer trained",
+    "processes": "processes that trained, where the config is made for more",
+    "images_per_step": "images per step that trained, where the config is made for more processes",
     "images_per_batch": "images per optimizer step over all processes (SOLVER.IMS_PER_BATCH)",
     "images": "images of the training set after filtering",
     "images_before_filter": "images of the training set before Detectron2's filters",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from d2check.config.load import load_config
 from d2check.errors import InputError
 from d2check.model import Config, Ending, EndingKind, Event, Phase, Run, Scalar, Series
 from d2check.probe import wire
+from d2check.sources._histogram import class_facts
 
 # Groups of numbers inside an "iter" record, and how their names read as series.
 _GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -28,6 +30,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 FIRST_FILES = (wire.PLAN, wire.RECORDS)
+_LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
 _NOT_SERIES = {"t", "i", "clock", "rank"}
 _EXPECTED = "a folder written by `d2check run`"
 
@@ -78,21 +81,58 @@ def read_run_folder(path: Path) -> tuple[Run, ...]:
             timed = {n: o for n, o in _series(records).items() if n.endswith(("_s", "_mib"))}
             series |= {f"rank{rank}/{name}": one for name, one in (own | timed).items()}
     last = main.iterations[-1] if main.iterations else None
-    config, reason = _config(path)
+    config, reason = _config(path, begun=main.begun)
+    facts: dict[str, Scalar] = {}
+    if main.begun:
+        facts = {"world_size": main.world_size, **main.facts}
+    absent = {"config": reason} if reason else {}
+    if any(event.kind == "own-loop" for event in main.events):
+        series.pop("hooks_s", None)
+        absent["hooks_s"] = "the script has a loop of its own, whose hooks are not told apart"
+    made_for = facts.get("configured_for")
+    if isinstance(made_for, int) and made_for > main.world_size:
+        facts, absent = _as_configured(facts, absent, series, made_for, main.world_size)
     return (
         Run(
             source=str(path),
             series=series,
-            facts={"world_size": main.world_size, **main.facts} if main.begun else {},
+            facts=facts,
             config=config,
             ending=_ending(path, main, last),
             events=(*main.events, *_folder_events(path, ranks)),
             phases=_phases(main, last, plan),
             rows=len(main.iterations),
             malformed_lines=sum(records.malformed_lines for records in ranks.values()),
-            absent={"config": reason} if reason else {},
+            absent=absent,
         ),
     )
+
+
+def _as_configured(
+    facts: dict[str, Scalar],
+    absent: dict[str, str],
+    series: dict[str, Series],
+    made_for: int,
+    processes: int,
+) -> tuple[dict[str, Scalar], dict[str, str]]:
+    """Facts of the training that the config is for, of which some GPUs' share was run here.
+
+    What a GPU does and needs is the same there. The losses are not: they are those of another
+    batch, so they leave the series. Batch and epochs are then the config's.
+    """
+    ran = {"processes": processes, "images_per_step": facts.get("images_per_batch")}
+    rest = {name: value for name, value in facts.items() if name != "images_per_batch"}
+    reason = (
+        f"only the share of {processes} of {made_for} GPUs was trained, and the losses of the "
+        "whole batch go another way"
+    )
+    lost = [name for name in series if _LOSS.search(name)]
+    for name in lost:
+        del series[name]
+    return {**rest, **ran, "world_size": made_for}, {
+        **absent,
+        **dict.fromkeys([*lost, "total_loss", "losses"], reason),
+    }
 
 
 # ------------------------------------------------------------------------------- records.jsonl
@@ -137,8 +177,17 @@ def _take(records: _Records, record: Mapping[str, Any], where: str) -> None:
         at = record.get("i")
         at = at if isinstance(at, int) else None
         records.events.append(Event(str(record["kind"]), str(record["message"]), at, where))
+        if record["kind"] == "dataset":
+            records.facts.update(_of_data_set(record))
     elif kind == "end":
         records.end = {**record, "read_from": where}
+
+
+def _of_data_set(note: Mapping[str, Any]) -> dict[str, Scalar]:
+    counts = note.get("instances")
+    counted = counts if isinstance(counts, Mapping) else {}
+    facts = class_facts({str(k): n for k, n in counted.items() if isinstance(n, int)})
+    return {**facts, **_scalars({"object_size_px": note.get("object_size_px")})}
 
 
 def _take_iteration(records: _Records, record: Mapping[str, Any]) -> None:
@@ -295,11 +344,13 @@ def _folder_events(path: Path, ranks: Mapping[int, _Records]) -> tuple[Event, ..
     return tuple(found)
 
 
-def _config(path: Path) -> tuple[Config | None, str | None]:
+def _config(path: Path, *, begun: bool) -> tuple[Config | None, str | None]:
     try:
         return load_config(path / wire.CONFIG), None
     except InputError as error:
         if not (path / wire.CONFIG).exists():
+            if begun:
+                return None, "the training script showed no config"
             return None, "the training ended before its config was known"
         return None, f"its config cannot be read: {error.found}"
 

@@ -83,6 +83,8 @@ def _device(run: Run) -> str:
     if (memory := _number(run, "gpu_total_mib")) is not None:
         name += f", {quantity(memory, 'MiB')}"
     processes = _number(run, "world_size")
+    if (here := _number(run, "processes")) is not None and processes:
+        return f"{name}, the share of {int(here)} of {int(processes)} GPUs"
     return f"{name}, {int(processes)} processes" if processes and processes > 1 else name
 
 

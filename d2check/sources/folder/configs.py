@@ -144,5 +144,7 @@ def _epochs(
     if planned is not None:
         found["epochs_planned"] = planned * batch / images
     if last is not None:
-        found["epochs_observed"] = (last + 1) * batch / images
+        step = facts.get("images_per_step")  # fewer than a batch where a share of it was trained
+        seen = step if isinstance(step, int) else batch
+        found["epochs_observed"] = (last + 1) * seen / images
     return found
