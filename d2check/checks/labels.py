@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -147,11 +148,26 @@ def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Mea
     return Measurement(float(found or bool(told)), "yes/no", None, extras)
 
 
-def imbalance(
-    events: tuple[Event, ...] = (), rarest: int | None = None, commonest: int | None = None
-) -> Measurement:
-    """Instances of the commonest class over those of the rarest."""
-    if rarest is None or commonest is None:
-        return Measurement(None, undecided="the class histogram was not read")
+def imbalance(rarest: int, commonest: int) -> Measurement:
+    """Objects of the commonest class over those of the rarest that occurs. extras: both counts."""
     extras: dict[str, Scalar] = {"rarest": rarest, "commonest": commonest}
     return Measurement(commonest / max(rarest, 1), "ratio", None, extras)
+
+
+def anchor_fit(object_size_px: float, anchor_sizes: Sequence[object]) -> Measurement:
+    """Size of the middle object, as the network sees it, over that of the smallest anchor.
+
+    object_size_px: median square root of the boxes' areas after resizing. anchor_sizes:
+    MODEL.ANCHOR_GENERATOR.SIZES, sizes by level or one list for all. extras: object_px,
+    smallest_anchor, proposed_smallest (the power of two nearest to the middle object, 8 or more).
+    """
+    levels = [level if isinstance(level, Sequence) else [level] for level in anchor_sizes]
+    sizes = [float(s) for level in levels for s in level if isinstance(s, (int, float))]
+    if not sizes or min(sizes) <= 0 or object_size_px <= 0:
+        return Measurement(None, undecided="the sizes of the anchors are not known")
+    extras: dict[str, Scalar] = {
+        "object_px": float(object_size_px),
+        "smallest_anchor": min(sizes),
+        "proposed_smallest": max(8, 2 ** round(math.log2(object_size_px))),
+    }
+    return Measurement(object_size_px / min(sizes), "ratio", None, extras)

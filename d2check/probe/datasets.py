@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 CLASSES_LISTED = 100
+BOXES_SAMPLED = 2000
+XYXY_ABS, XYWH_ABS = 0, 1  # detectron2.structures.BoxMode
 
 
 def watch_data_sets(module: Any, session: Session) -> None:
@@ -40,6 +42,7 @@ def watch_data_sets(module: Any, session: Session) -> None:
                 "images": len(dicts),
                 "images_before_filter": before_filter[0] if before_filter else len(dicts),
                 "instances": count_instances(dicts) if isinstance(dicts, list) else None,
+                "boxes": sample_boxes(dicts) if isinstance(dicts, list) else [],
             }
         )
         return dicts
@@ -59,6 +62,48 @@ def count_instances(dicts: list[dict[str, Any]]) -> dict[int, int]:
     return counts
 
 
+def sample_boxes(dicts: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
+    """(root of the area, shorter and longer side of the image) of some boxes, all in pixels.
+
+    Images are taken evenly over the set, until there are enough boxes for a median.
+    """
+    boxes: list[tuple[float, float, float]] = []
+    for sample in dicts[:: max(1, len(dicts) // BOXES_SAMPLED)]:
+        height, width = sample.get("height"), sample.get("width")
+        if not height or not width:
+            continue
+        for annotation in sample.get("annotations", ()):
+            box, mode = annotation.get("bbox"), annotation.get("bbox_mode")
+            if annotation.get("iscrowd", 0) or box is None or len(box) != 4:
+                continue
+            if mode == XYWH_ABS:
+                area = float(box[2]) * float(box[3])
+            elif mode == XYXY_ABS:
+                area = (float(box[2]) - float(box[0])) * (float(box[3]) - float(box[1]))
+            else:
+                continue
+            if area > 0:
+                boxes.append((area**0.5, min(height, width), max(height, width)))
+        if len(boxes) >= BOXES_SAMPLED:
+            break
+    return boxes
+
+
+def object_size_px(boxes: list[tuple[float, float, float]], cfg: Any) -> float | None:
+    """Median size of the boxes after Detectron2's ResizeShortestEdge; None where not known."""
+    if not boxes or cfg is None or "INPUT" not in cfg:
+        return None
+    shortest = sorted(cfg.INPUT.MIN_SIZE_TRAIN)[len(cfg.INPUT.MIN_SIZE_TRAIN) // 2]
+    longest = cfg.INPUT.MAX_SIZE_TRAIN
+    if not shortest:  # resizing is switched off
+        return sorted(size for size, _, _ in boxes)[len(boxes) // 2]
+    sizes: list[float] = sorted(
+        size * min(shortest / short, longest / long if longest else shortest / short)
+        for size, short, long in boxes
+    )
+    return sizes[len(sizes) // 2]
+
+
 def training_set(session: Session, loader: Any, cfg: Any) -> dict[str, Any] | None:
     """The data set that the training reads: by the config's names, else by the loader's length."""
     length = data_set_length(loader)
@@ -66,7 +111,7 @@ def training_set(session: Session, loader: Any, cfg: Any) -> dict[str, Any] | No
         wanted = list(cfg.DATASETS.TRAIN)
         for entry in session.data_sets:
             if entry["names"] == wanted:
-                return entry
+                return dict(entry, object_size_px=object_size_px(entry.get("boxes", []), cfg))
     for entry in session.data_sets:
         if entry["images"] == length:
             return entry
@@ -198,5 +243,6 @@ def describe(entry: dict[str, Any], class_names: list[str]) -> dict[str, Any]:
         "images": entry["images"],
         "images_before_filter": entry.get("images_before_filter", entry["images"]),
         "instances": by_class,
+        "object_size_px": entry.get("object_size_px"),
         "category_ids": [min(counts), max(counts)] if counts else None,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from d2check.model import Config, Ending, EndingKind, Event, Run, Series
+from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.pairing import Pair, shifted
 from d2check.sources.log_txt import LogSegment
@@ -100,7 +101,7 @@ def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
         run = replace(
             run,
             series={**run.series, **added},
-            facts={**run.facts, **log.facts},
+            facts={**run.facts, **log.facts, **class_facts(log.class_instances)},
             events=(
                 *run.events,
                 *_events_within(metrics, log, link.shift),
@@ -116,7 +117,7 @@ def _of_log(log: LogSegment, source: str) -> Run:
     return Run(
         source=source,
         series=log.series,
-        facts=log.facts,
+        facts={**log.facts, **class_facts(log.class_instances)},
         planned_iterations=log.planned_iterations,
         events=log.events,
         rows=log.rows,

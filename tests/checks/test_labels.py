@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from d2check.checks.labels import anchor_fit, imbalance
+
+FPN = [[32], [64], [128], [256], [512]]
+
+
+def test_the_middle_object_is_measured_by_the_smallest_anchor():
+    measured = anchor_fit(16, FPN)
+    assert measured.value == 0.5
+    assert measured.extras["proposed_smallest"] == 16
+    assert anchor_fit(16, [[8, 10.1], [16, 20.2]]).value == 2
+    assert anchor_fit(16, [32, 64]).value == 0.5  # one list for all levels, as old configs have it
+
+
+@pytest.mark.parametrize("sizes", [[], [[]], [["large"]], [[0]]])
+def test_anchors_without_a_size_are_not_judged(sizes):
+    assert anchor_fit(16, sizes).undecided
+
+
+def test_imbalance_is_the_commonest_over_the_rarest():
+    assert imbalance(6, 8000).value == pytest.approx(8000 / 6)
