@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from d2check.model import Event, Measurement, Scalar, Series
 
+# Layers whose size is that of the list of classes: their loss is as it should be.
+_CLASS_SIZED = re.compile(r"predictor|cls_score|bbox_pred|class_embed|cls_pred|score_lowres|logits")
+
 
 def lost_weights(
-    weights_total: int, weights_missing: int | None = None, weights_skipped: int | None = None
+    weights_total: int | None = None,
+    weights_missing: int | None = None,
+    weights_skipped: int | None = None,
+    events: tuple[Event, ...] = (),
+    checkpoint: str | None = None,
 ) -> Measurement:
     """Share of the model's weights that the checkpoint has in another shape, and so are skipped.
 
-    A few are normal: the layers whose size depends on the number of classes. extras: skipped,
-    missing, total, missing_share (not in the checkpoint at all; an ImageNet backbone brings
-    nothing for pyramid and heads).
+    A few are normal: the layers whose size depends on the number of classes. A log names the lost
+    weights (events skipped-weights and missing-weights) and not how many there are; the share is
+    then 0 where only such layers were skipped, and None else.
+
+    extras: skipped, missing, total, missing_share (not in the checkpoint at all; an ImageNet
+    backbone brings nothing for pyramid and heads; 0 where the total is not known), others_skipped
+    (not sized by the classes), backbone_missing (below the pyramid; by the log's names).
     """
-    if weights_total <= 0:
-        return Measurement(None, undecided="the number of weights is not known")
-    missing, skipped = weights_missing or 0, weights_skipped or 0
-    extras: dict[str, Scalar] = {
-        "skipped": skipped,
-        "missing": missing,
-        "total": weights_total,
-        "missing_share": missing / weights_total,
+    if weights_total is not None and weights_total > 0:
+        missing, skipped = weights_missing or 0, weights_skipped or 0
+        extras: dict[str, Scalar] = {
+            "skipped": skipped,
+            "missing": missing,
+            "total": weights_total,
+            "missing_share": missing / weights_total,
+            "others_skipped": 0,
+            "backbone_missing": 0,
+        }
+        return Measurement(skipped / weights_total, "share", None, extras)
+    lost, absent = _named(events, "skipped-weights"), _named(events, "missing-weights")
+    if not (lost or absent or checkpoint):
+        return Measurement(None, undecided="nothing tells which weights were loaded")
+    others = [name for name in lost if not _CLASS_SIZED.search(name)]
+    backbone = [n for n in absent if n.startswith("backbone.") and ".fpn_" not in n]
+    extras = {
+        "skipped": len(lost),
+        "missing": len(absent),
+        "total": None,
+        "missing_share": 0.0,
+        "others_skipped": len(others),
+        "backbone_missing": len(backbone),
+        "example": next(iter(others or backbone or lost or absent), None),
     }
-    return Measurement(skipped / weights_total, "share", None, extras)
+    return Measurement(None if others else 0.0, "share", None, extras)
+
+
+def _named(events: tuple[Event, ...], kind: str) -> list[str]:
+    told = (event.message.split(",") for event in events if event.kind == kind)
+    return [name.strip() for names in told for name in names if name.strip()]
 
 
 def scratch_images(
