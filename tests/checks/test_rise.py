@@ -1,0 +1,92 @@
+"""Rising losses, and those that only seem to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2check.checks.rise import loss_rise
+from d2check.model import Ending, EndingKind
+from tests.checks.curves import mask_rcnn, noisy, power_law, series
+
+
+def climbing(rows: int, factor: float, onset: float = 0.5) -> np.ndarray:
+    progress = np.clip((np.arange(rows) / rows - onset) / (1 - onset), 0, 1)
+    return np.exp(math.log(factor) * progress)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_healthy_loss_ends_near_its_best(seed):
+    found = loss_rise(*mask_rcnn(300, 0.2, seed))
+    assert found.value is not None
+    assert found.value < 1.12 or found.extras["z"] < 2.4
+
+
+@pytest.mark.parametrize("factor", [1.8, 4.0])
+def test_a_slow_climb_is_seen_with_its_size(factor):
+    total, heads = mask_rcnn(300, 0.15)
+    up = climbing(300, factor)
+    level = {n: series(np.full(300, s.values[150]) * up, n) for n, s in heads.items()}
+    found = loss_rise(series(sum(s.values for s in level.values())), level)
+    assert found.extras["z"] > 4
+    assert found.value == pytest.approx(factor, rel=0.35)
+
+
+def test_a_leap_that_stays_is_told_from_a_spike():
+    rows = 300
+    step = np.where(np.arange(rows) >= 200, 2.5, 1.0)
+    spike = np.where((np.arange(rows) >= 200) & (np.arange(rows) < 203), 12.0, 1.0)
+    leapt = loss_rise(series(noisy(power_law(2.0, rows) * step, 0.1, 1)))
+    spiked = loss_rise(series(noisy(power_law(2.0, rows) * spike, 0.1, 1)))
+    assert leapt.extras["leap"] > 2
+    assert leapt.extras["leap_at"] == pytest.approx(200, abs=4)
+    assert spiked.extras["leap"] < 1.3
+    assert spiked.value < 1.12
+
+
+def test_returning_foreground_is_undecided():
+    """Box and class losses triple again, while a pretrained RPN's go on falling."""
+    depth = np.exp(-np.arange(300) / 40) * (1 - np.exp(-np.arange(300) / 8))
+    heads = {
+        "loss_cls": 0.9 * (1 - 0.85 * depth),
+        "loss_box_reg": 0.6 * (1 - 0.95 * depth),
+        "loss_rpn_cls": power_law(0.1, 300),
+        "loss_rpn_loc": power_law(0.1, 300, power=0.3),
+    }
+    drawn = {n: series(noisy(v, 0.1, k), n) for k, (n, v) in enumerate(heads.items())}
+    found = loss_rise(series(sum(s.values for s in drawn.values())), drawn)
+    assert found.value is not None
+    assert found.value > 1.3
+    assert "background" in (found.undecided or "")
+
+
+def test_the_last_row_counts_where_the_run_ended_in_nan():
+    values = [2.7, 2.6, 2.6, 2.5, 2.6, 2.4, 2.5, 2.4, 2.5, 2.4, 2.3, 2.4, 3.1, 40.0, 5000.0]
+    total = series(values)
+    ended = loss_rise(total, ending=Ending(EndingKind.NON_FINITE, iteration=15))
+    assert ended.value is not None
+    assert ended.value > 100
+    assert ended.extras["z"] > 4
+
+
+def test_a_recovering_loss_says_so():
+    rows = 400
+    hump = 1 + 1.5 * np.exp(-(((np.arange(rows) - 230) / 40) ** 2))
+    found = loss_rise(series(noisy(power_law(3.0, rows) * hump, 0.05, 2)))
+    assert found.extras["recovering"] == "yes"
+
+
+def test_too_few_rows_are_undecided():
+    assert "rows" in (loss_rise(series([2.0, 1.5, 1.2])).undecided or "")
+
+
+@given(st.lists(st.floats(1e-30, 1e30), min_size=2, max_size=80), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_positive_numbers_are_measured(values, exploded):
+    kind = EndingKind.NON_FINITE if exploded else EndingKind.FINISHED
+    found = loss_rise(series(values), ending=Ending(kind))
+    assert found.undecided or (found.value is not None and found.value > 0)

@@ -1,0 +1,60 @@
+"""Regular swings against noise of any colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from d2check.checks.swing import _log10_gamma_tail, _mean_of_lower, loss_swing
+from tests.checks.curves import noisy, power_law, series
+
+
+def swung(rows: int, amplitude: float, period: float, sd: float = 0.15, seed: int = 0):
+    wave = 1 + amplitude * np.sin(2 * np.pi * np.arange(rows) / period)
+    return series(noisy(power_law(2.0, rows), sd, seed) * wave)
+
+
+@pytest.mark.parametrize("period", [3.0, 12.0, 40.0])
+def test_a_swing_is_found_with_amplitude_and_period(period):
+    found = loss_swing(swung(400, 0.3, period))
+    assert found.value == pytest.approx(0.3, rel=0.3)
+    assert found.extras["period"] == pytest.approx(period, rel=0.1)
+    assert found.extras["surprise"] > 10
+
+
+@pytest.mark.parametrize("rows", [100, 300])
+def test_white_noise_is_no_swing(rows):
+    found = [loss_swing(series(noisy(power_law(2.0, rows), 0.2, seed))) for seed in range(120)]
+    called = [f for f in found if f.extras["surprise"] > 3.2 and f.extras["noise_ratio"] > 0.5]
+    assert len(called) <= 1
+    assert np.median([f.extras["surprise"] for f in found]) < 1.5
+
+
+def test_coloured_noise_is_no_swing():
+    rng = np.random.default_rng(0)
+    noise = np.zeros(600)
+    for i in range(1, 600):
+        noise[i] = 0.4 * noise[i - 1] + 0.15 * rng.standard_normal()
+    found = loss_swing(series(power_law(2.0, 600) * np.exp(noise)))
+    assert found.extras["surprise"] < 4 or found.value < 0.15
+
+
+def test_a_healthy_bump_is_no_swing():
+    bump = 1 + 0.25 * np.exp(-(((np.arange(300) - 140) / 30) ** 2))
+    found = loss_swing(series(noisy(power_law(2.9, 300) * bump, 0.12, 1)))
+    assert found.extras["surprise"] < 3.2 or found.value < 0.15
+
+
+def test_forty_rows_are_too_few():
+    assert "rows" in (loss_swing(swung(40, 0.3, 10)).undecided or "")
+
+
+@pytest.mark.parametrize(("shape", "x"), [(1, 4.0), (3, 12.0), (10, 31.0)])
+def test_the_gamma_tail_agrees_with_scipy(shape, x):
+    assert _log10_gamma_tail(shape, x) == pytest.approx(np.log10(stats.gamma.sf(x, shape)))
+
+
+def test_the_lower_part_of_an_exponential_has_its_mean():
+    draws = np.sort(np.random.default_rng(1).exponential(size=200_000))
+    assert draws[:140_000].mean() == pytest.approx(_mean_of_lower(0.7), rel=0.01)
