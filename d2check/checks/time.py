@@ -42,7 +42,8 @@ def data_share(
     of one aspect ratio (DATALOADER.ASPECT_RATIO_GROUPING).
 
     extras: sampling (of data_time; a low share of medians clears nothing), data_s, iteration_s,
-    speedup (iteration time / time without waiting), images_per_s, workers_needed (per process),
+    loaded_s (an iteration whose batch is already loaded: the device's own pace), speedup
+    (iteration time / time without waiting), images_per_s, workers_needed (per process),
     workers_proposed (the same, as far as the processor's cores carry them), cores_needed (per
     process), cores_suffice ("yes", "no", "unknown").
     """
@@ -60,6 +61,7 @@ def data_share(
         "sampling": data_time.statistic,
         "data_s": data_s,
         "iteration_s": iteration_s,
+        "loaded_s": max(iteration_s - data_s, 0.0),
         "speedup": 1 / max(1 - share, 0.01),
         "images_per_s": images_per_batch / iteration_s if images_per_batch else None,
     }

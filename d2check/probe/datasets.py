@@ -222,11 +222,15 @@ class Cost:
         self._cpu_s = time.thread_time()
         self._started_s = time.perf_counter()
 
+    def take(self) -> tuple[float, float, float | None]:
+        """(seconds, processor seconds, seconds of reading and decoding or None) until now."""
+        load_s = time.perf_counter() - self._started_s
+        return load_s, time.thread_time() - self._cpu_s, _Reading.spent_s
+
     def stamp(self, sample: Any) -> Any:
         """The sample with its cost inside, if it is a plain dict."""
-        load_s = time.perf_counter() - self._started_s
         if type(sample) is dict:
-            sample[LOAD_KEY] = (load_s, time.thread_time() - self._cpu_s, _Reading.spent_s)
+            sample[LOAD_KEY] = self.take()
         return sample
 
 

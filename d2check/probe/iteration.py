@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import facts, memory, taps, weights
+from . import datasets, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .phases.course import Course
@@ -38,7 +38,7 @@ class IterationProbe:
         self._stop_rule = stop_rule
         self.inner: Any = getattr(trainer, "_trainer", None) or trainer
         self._model: Any = getattr(self.inner, "model", None)
-        self.course = Course(session, trainer, self.inner)
+        self.course = Course(session, trainer, self.inner, datasets.Cost)
         optimizer = getattr(self.inner, "optimizer", None)
         self._parameters = parameters_of(optimizer)
         device = next((p.device for p in self._parameters), torch.device("cpu"))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
-from . import ramp
+from . import loader, ramp
 
 RAMP = "ramp"
-STANDING = ("loader", "worst-batch")  # phases that train nothing
+LOADER = "loader"
+STANDING = (LOADER, "worst-batch")  # phases that train nothing
 ENOUGH_AT_PEAK = 100  # iterations near the peak of the rate that say what a ramp would
 
 
 class Course:
     """Follows the phases of a plan. All ranks decide alike: by iterations and rates alone."""
 
-    def __init__(self, session: Any, trainer: Any, inner: Any) -> None:
-        """`session` holds the plan and the recorder, `inner` model, optimizer and loader."""
+    def __init__(self, session: Any, trainer: Any, inner: Any, cost: Callable[[], Any]) -> None:
+        """`session` holds the plan and the recorder, `inner` model, optimizer and loader.
+
+        `cost()` begins to measure the loading of an image, see `loader.measure`.
+        """
         self._session = session
         self._trainer = trainer
+        self._cost = cost
         self._optimizer = getattr(inner, "optimizer", None)
+        self._loader = getattr(inner, "data_loader", None)
         planned = session.plan.phases or [{"name": "as-configured"}]
+        self._standing = {phase["name"] for phase in planned} & set(STANDING)
         self._moving = [phase for phase in planned if phase["name"] not in STANDING]
         self._current: dict[str, Any] = {}
         self._ends_after: int | None = None
@@ -34,7 +41,9 @@ class Course:
         return self.ramp is not None
 
     def begin(self, start_iter: int) -> None:
-        """The first phase begins."""
+        """The first phase that trains begins, after what needs an untouched model."""
+        if LOADER in self._standing:
+            self._load_apart()
         self._enter(start_iter)
         if any(phase["name"] == RAMP for phase in self._moving) and self._optimizer is not None:
             peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
@@ -74,12 +83,25 @@ class Course:
 
     def _can_ramp(self) -> bool:
         if self._optimizer is None:
-            self._skip("the trainer keeps its optimizer to itself")
+            self._skip(RAMP, "the trainer keeps its optimizer to itself")
             return False
         if self._at_peak >= ENOUGH_AT_PEAK:
-            self._skip("as configured the rate was near its peak for %d iterations" % self._at_peak)
+            self._skip(
+                RAMP, "as configured the rate was near its peak for %d iterations" % self._at_peak
+            )
             return False
         return True
 
-    def _skip(self, reason: str) -> None:
-        self._session.recorder.note("phase-skipped", "ramp: " + reason, phase=RAMP)
+    def _load_apart(self) -> None:
+        try:
+            facts = loader.measure(self._loader, self._cost)
+        except Exception as error:  # noqa: BLE001  the user's mapper; the training will meet it
+            self._skip(LOADER, "%s: %s" % (type(error).__name__, error))
+            return
+        if facts is None:
+            self._skip(LOADER, "the trainer's loader has no mapper over a data set")
+            return
+        self._session.recorder.write({"t": "facts", "facts": facts})
+
+    def _skip(self, phase: str, reason: str) -> None:
+        self._session.recorder.note("phase-skipped", "%s: %s" % (phase, reason), phase=phase)

@@ -48,3 +48,13 @@ def test_no_ramp_where_the_rate_has_stood_at_its_peak(train):
     assert [p["name"] for p in ran.of("phase")] == ["as-configured"]
     assert len(ran.of("iter")) == 105
     assert "near its peak for 104 iterations" in ran.notes("phase-skipped")[0]["message"]
+
+
+def test_loading_is_measured_apart_and_the_training_sees_the_same_images(train, healthy):
+    phases = [{"name": "loader", "iterations": 0}, {"name": "as-configured", "iterations": 3}]
+    ran = train(iterations=3, phases=phases)
+    assert ran.status == 0, ran.stderr
+    assert 0 < ran.facts["alone_read_s_per_image"] < ran.facts["alone_load_s_per_image"]
+    assert ran.facts["alone_load_cpu_s_per_image"] > 0
+    losses = [record["scalars"]["total_loss"] for record in ran.of("iter")]
+    assert losses == [record["scalars"]["total_loss"] for record in healthy.of("iter")[:3]]
