@@ -34,7 +34,8 @@ def lr_mismatch(
     extras: rows_off, first_off (iteration), recorded, planned (rates at the row that is furthest
     off), factor (recorded / planned there), typical (median factor of the rows that are off),
     from_start ("yes" where the first row is off), in_a_row (longest stretch of rows that are off),
-    constant_factor (None where there is none).
+    constant_factor (None where there is none), kept ("yes" where rows that begin in mid-training
+    are off by one factor throughout: a resume kept the rates of its checkpoint).
     """
     common, at_lr, at_plan = np.intersect1d(
         lr.iterations, planned_lr.iterations, assume_unique=True, return_indices=True
@@ -70,6 +71,7 @@ def lr_mismatch(
         "from_start": "yes" if off[0] else "no",
         "in_a_row": _longest_stretch(off),
         "constant_factor": factor,
+        "kept": "yes" if common[0] > near_start and _by_one_factor(off, factors) else "no",
     }
     return Measurement(float(off.mean()), "share", (int(common[0]), int(common[-1])), extras)
 
@@ -101,6 +103,13 @@ def _constant_factor(
         return None
     varies = planned[usable].max() / planned[usable].min() > _SHAPE_VARIES
     return factor if factor in known or (varies and from_start) else None
+
+
+def _by_one_factor(off: NDArray[np.bool_], factors: Floats) -> bool:
+    """Whether nearly all rows are off, and by the same factor."""
+    if off.mean() < 1 - _FEW:
+        return False
+    return bool((np.abs(factors / np.median(factors) - 1) > _SAME_FACTOR).mean() <= _FEW)
 
 
 def group_factors(config: Config | None) -> tuple[float, ...]:

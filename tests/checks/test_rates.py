@@ -24,7 +24,9 @@ def test_a_constant_factor_over_a_warm_up_is_that_of_a_parameter_group(factor):
 
 def test_a_factor_on_a_plateau_is_not_told_from_another_rate():
     assert lr_mismatch(rates([0.002] * 300), rates([0.02] * 300)).value == 1
-    assert lr_mismatch(rates(0.1 * WARM, 5000), rates(WARM, 5000)).value == 1
+    resumed = lr_mismatch(rates(0.1 * WARM, 5000), rates(WARM, 5000))
+    assert (resumed.value, resumed.extras["kept"]) == (1, "yes")
+    assert lr_mismatch(rates(0.1 * WARM**2, 5000), rates(WARM, 5000)).extras["kept"] == "no"
 
 
 def test_a_factor_that_the_config_names_is_believed_anywhere():
