@@ -144,20 +144,27 @@ def _workers(
 def stalls(
     time: Series,
     wall: Series | None = None,
+    evaluated: Series | None = None,
+    eval_period: int | None = None,
     *,
     skip_rows: int = 5,
     factor: float = 5.0,
     min_rows: int = 50,
+    down_s: float = 900.0,
 ) -> Measurement:
     """Share of the time lost in iterations that take more than `factor` times the median.
 
     value: time above the median spent in such iterations / all time. extras: stalls (their
     number), longest_s, median_s, every (iterations between them, median). With `wall` (seconds
     since the start, one per row) rows that are medians or means are compared with the clock
-    instead: what the clock saw and the rows do not show is the loss.
+    instead: what the clock saw and the rows do not show is the loss. An evaluation between two rows
+    (evaluated: its results; eval_period: TEST.EVAL_PERIOD) is none, nor are more than `down_s`
+    seconds, in which the process was down rather than stalled; extras are then stretches (pairs of
+    rows that took twice as long as their iterations), longest_s and median_s.
     """
     if wall is not None and time.statistic != "raw":
-        return _hidden_from_medians(time, wall, skip_rows)
+        known = evaluated.iterations if evaluated is not None else np.zeros(0, np.int64)
+        return _hidden_from_medians(time, wall, skip_rows, known, eval_period or 0, down_s)
     if time.statistic != "raw":
         return Measurement(None, undecided="medians of several iterations hide stalls")
     values = time.values[skip_rows:]
@@ -178,21 +185,38 @@ def stalls(
     return Measurement(lost, "share", span, extras)
 
 
-def _hidden_from_medians(time: Series, wall: Series, skip_rows: int) -> Measurement:
+def _hidden_from_medians(
+    time: Series,
+    wall: Series,
+    skip_rows: int,
+    evaluated: NDArray[np.int64],
+    eval_period: int,
+    down_s: float,
+) -> Measurement:
     at = np.intersect1d(time.iterations, wall.iterations, assume_unique=True)[skip_rows:]
     if len(at) < 10:
         return Measurement(None, undecided=f"only {len(at)} rows with a clock")
-    clock = np.diff(np.interp(at, wall.iterations, wall.values)) / np.diff(at)
-    shown = np.interp(at[1:], time.iterations, time.values)
-    lost = np.maximum(clock - shown, 0.0)
+    length = np.diff(at)
+    clock_s = np.diff(np.interp(at, wall.iterations, wall.values))
+    shown_s = np.interp(at[1:], time.iterations, time.values) * length
+    lost_s = np.maximum(clock_s - shown_s, 0.0)
+    # Results carry the iteration before or after which they were made: both ends of a pair count.
+    between = [np.searchsorted(evaluated, at + shift) for shift in (-1, 2)]
+    counted = (between[1][1:] == between[0][:-1]) & (lost_s <= down_s)
+    if eval_period > 0:
+        counted &= (at[1:] + 1) // eval_period == at[:-1] // eval_period
+    if counted.sum() < 10:
+        return Measurement(None, undecided="hardly two rows without an evaluation between them")
+    clock_s, shown_s, lost_s = clock_s[counted], shown_s[counted], lost_s[counted]
     extras: dict[str, Scalar] = {
-        "stalls": int((lost > shown).sum()),
-        "longest_s": float((lost * np.diff(at)).max()),
-        "median_s": float(np.median(shown)),
+        "stalls": None,
+        "stretches": int((lost_s > shown_s).sum()),
+        "longest_s": float(lost_s.max()),
+        "median_s": float(np.median(shown_s / length[counted])),
         "every": None,
     }
     span = (int(at[0]), int(at[-1]))
-    return Measurement(float(lost.sum() / max(clock.sum(), 1e-12)), "share", span, extras)
+    return Measurement(float(lost_s.sum() / max(clock_s.sum(), 1e-12)), "share", span, extras)
 
 
 def slowdown(
