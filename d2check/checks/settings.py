@@ -66,13 +66,20 @@ def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
 
 
 def norm_batch(
-    images_per_batch: int, norms: Sequence[str | None], world_size: int | None = None
+    images_per_batch: int,
+    norms: Sequence[str | None],
+    world_size: int | None = None,
+    backbone_norm: str | None = None,
+    backbone: str | None = None,
 ) -> Measurement:
     """Images per process that a trainable batch norm computes its statistics from.
 
-    norms: the NORM settings of the model. SyncBN pools over the processes. Undecided where no
-    batch norm is trained. extras: norm, counted ("4 images").
+    norms: the NORM settings of the heads. backbone_norm: MODEL.RESNETS.NORM, which counts where the
+    backbone (MODEL.BACKBONE.NAME) is a ResNet or not known. SyncBN pools over the processes.
+    Undecided where no batch norm is trained. extras: norm, counted ("4 images").
     """
+    if backbone is None or "resnet" in backbone.lower():
+        norms = [*norms, *([backbone_norm] if backbone_norm is not None else [])]
     if not norms:
         return Measurement(None, undecided="nothing tells how the model normalises")
     trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]

@@ -90,13 +90,15 @@ def from_scratch(
     norm: str | None = None,
     checkpoint: str | None = None,
     first_iteration: int | None = None,
+    backbone: str | None = None,
 ) -> Measurement:
     """1 if no weights are loaded and yet parts are frozen or use frozen statistics, else 0.
 
     weights: MODEL.WEIGHTS. checkpoint: what a log says was loaded. Frozen layers with random
     weights never become features, and a frozen norm from scratch is the identity: activations
     explode. extras: frozen (what is, in words, or None), loaded_from. Undecided for rows of a
-    resumed training.
+    resumed training, and for a backbone (MODEL.BACKBONE.NAME) that is no ResNet: it has its own
+    settings and often loads its weights itself.
     """
     loaded_from = checkpoint or weights or None
     if loaded_from:
@@ -104,6 +106,8 @@ def from_scratch(
         return Measurement(0.0, "yes/no", None, extras)
     if _resumed(first_iteration):
         return Measurement(None, undecided=_RESUMED)
+    if backbone is not None and "resnet" not in backbone.lower():
+        return Measurement(None, undecided=f"{backbone} may load and freeze by itself")
     parts = []
     if freeze_at and freeze_at > 0:
         parts.append(f"the first {freeze_at} stages" if freeze_at > 1 else "the stem")

@@ -95,3 +95,8 @@ def test_a_log_tells_lost_weights_by_their_names():
     assert missing.extras["backbone_missing"] == 1
     assert lost_weights(checkpoint="model_final.pth").value == 0.0
     assert lost_weights().undecided
+
+
+def test_a_projects_backbone_may_load_its_weights_itself():
+    assert from_scratch("", 2, "FrozenBN", backbone="build_resnet_fpn_backbone").value == 1
+    assert from_scratch("", 2, "FrozenBN", backbone="build_swin_fpn_backbone").undecided
