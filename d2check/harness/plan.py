@@ -101,6 +101,8 @@ def plan_run(
     check_config_file(config)
     check_overrides(overrides, lazy=lazy)
     _check_length(iterations, budget_s)
+    if configured_for is not None and phases is None:
+        phases = ["as-configured"]  # a share of the batch says nothing of the whole one's peak rate
     planned = plan_phases(phases, iterations, budget_s)
     if trainer is not None and lazy:
         raise UsageError("--trainer: a LazyConfig is trained as lazyconfig_train_net.py does it.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import signals, wire
 from .imports import AfterImport
+from .plan import KIND_HOOK
 from .stopping import LeaveScript, LoopEnded, StopRule
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Training:
         self._probe: IterationProbe = IterationProbe(session, trainer, self._stop_rule)
         self._reason: str | None = None
         self._checksums: Any = None
+        self._hooks: tuple[Any, ...] = ()
         self.ruined_by_ramp = False
 
     def begin(self, start_iter: int, max_iter: int) -> None:
@@ -92,7 +94,8 @@ class Training:
         session = self._session
         probe = self._probe
         session.stage = "train"
-        signals.answer(session.recorder)
+        if session.plan.kind != KIND_HOOK:
+            signals.answer(session.recorder)
         known = facts.gather(session, self._trainer, probe.inner, self._world_size)
         known.update(start_iter=start_iter, max_iter=max_iter)
         session.recorder.write(
@@ -114,7 +117,7 @@ class Training:
         model = getattr(probe.inner, "model", None)
         if model is not None:
             self._checksums = weights.Checksums(model)
-        front, back = _make_hooks(self._hook_base, probe, self._end_loop)
+        self._hooks = front, back = _make_hooks(self._hook_base, probe, self._end_loop)
         self._trainer.register_hooks([front, back])
         hooks = self._trainer._hooks
         hooks.insert(0, hooks.pop(hooks.index(front)))
@@ -123,15 +126,18 @@ class Training:
     def end(self, error: BaseException | None) -> None:
         """Write the last records. `error` is what left the loop, None when it reached its end."""
         session, probe = self._session, self._probe
+        if session.recorder.ended:
+            return
         files = probe.batch.files
         probe.flush()
         probe.detach()
         last = probe.last_iteration
         probe.tell_loads()
         if error is None or self._reason is not None:
-            self._note_untouched()
+            if self._checksums is not None:
+                self._checksums.note_untouched(session, probe.iterations)
         if self._reason is not None:
-            if not isinstance(error, LoopEnded):
+            if error is not None and not isinstance(error, LoopEnded):
                 # A hook of the user failed while the loop was being left.
                 words = "%s: %s" % (type(error).__name__, error)
                 session.recorder.note("warning", "after the end of the loop: " + words)
@@ -159,19 +165,11 @@ class Training:
 
     def _end_loop(self, reason: str) -> None:
         self._reason = reason
-        self.leave(reason)
-
-    def _note_untouched(self) -> None:
-        if self._checksums is None or self._probe.iterations < 2:
-            return
-        names = self._checksums.untouched()
-        if names:
-            self._session.recorder.note(
-                "untouched",
-                "trainable, but unchanged after %d iterations: %s"
-                % (self._probe.iterations, ", ".join(names[:20])),
-                names=names[:100],
-            )
+        if self._session.plan.kind != KIND_HOOK:
+            self.leave(reason)
+        self.end(None)
+        for hook in self._hooks:
+            self._trainer._hooks.remove(hook)
 
 
 def is_non_finite(error: BaseException) -> bool:

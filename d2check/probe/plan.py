@@ -8,6 +8,8 @@ from typing import Any
 
 from . import wire
 
+KIND_HOOK = "hook"  # the probe is a hook of a user's own trainer: it ends nothing
+
 
 class Plan:
     """The plan of one run. docs/run-folder.md tells the meaning and unit of every field."""

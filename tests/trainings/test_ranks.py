@@ -73,4 +73,4 @@ def test_a_rank_that_d2check_itself_started_is_named_too(project):
     assert ran.code == 1
     assert (ran.ending["kind"], ran.ending["error"]) == ("killed", "SIGKILL")
     assert ran.ending["message"].startswith("rank 1 of 2: ")
-    assert ran.ending["iteration"] == 1
+    assert ran.ending["iteration"] in (1, 2)  # the last whole one, or the one that broke in rank 0
