@@ -16,6 +16,7 @@ PHI_RANGE = (-0.05, 0.2)
 WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
 LOWER = 0.7  # share of the spectrum that sets the level of the noise
 FIRST_CYCLES = 4
+LEVEL_CERTAINTY = 0.35  # independent ordinates that the level is worth, per bin: coupled, trimmed
 
 
 def loss_swing(
@@ -35,7 +36,7 @@ def loss_swing(
 
     Periodogram (Hann) of the residual of slow cosines and of an early fall, over an AR(1) null
     whose level is set by the lower 70 % of the ordinates, so that the swing itself does not raise
-    it; peaks are summed over 1 to 15 bins and compared with a Gamma tail.
+    it; peaks are summed over 1 to 15 bins and compared with the tail of such sums.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -80,6 +81,7 @@ def _strongest(residual: Floats) -> tuple[float, float, float]:
     lower = np.sort(ratio)[: int(LOWER * len(ratio))]
     level = max(float(lower.mean()) / _mean_of_lower(LOWER), 1e-18)
     ratio = ratio / level
+    level_shape = LEVEL_CERTAINTY * len(ratio)
     best = (0.0, 0.0, 0.0)
     for width in WIDTHS:
         if len(ratio) < 3 * width:
@@ -87,7 +89,7 @@ def _strongest(residual: Floats) -> tuple[float, float, float]:
         sums = np.convolve(ratio, np.ones(width), "valid")
         at = int(np.argmax(sums))
         independent = max(1, round(width / 1.5))  # a Hann window couples neighbouring bins
-        tail = _log10_gamma_tail(independent, float(sums[at]) / width * independent)
+        tail = _log10_tail(independent, float(sums[at]) / width * independent, level_shape)
         surprise = -tail - math.log10(len(ratio))
         if surprise > best[0]:
             peak = slice(FIRST_CYCLES + at, FIRST_CYCLES + at + width)
@@ -114,9 +116,20 @@ def _mean_of_lower(share: float) -> float:
     return (1 - (1 + edge) * math.exp(-edge)) / share
 
 
-def _log10_gamma_tail(shape: int, x: float) -> float:
-    """log10 P(sum of `shape` unit exponentials > x)."""
-    steps = math.log(max(x, 1e-300)) - np.log(np.arange(1, shape))
-    logs = np.concatenate(([0.0], np.cumsum(steps)))
+def _log10_tail(shape: int, x: float, level_shape: float) -> float:
+    """log10 P(sum of `shape` unit exponentials > x times a level known as well as that of so many).
+
+    The level of the noise is estimated from the same spectrum: of 100 rows it is uncertain by a
+    quarter, which makes high peaks commoner than a Gamma tail says. For a known level (level_shape
+    infinite) this is that tail; else a negative binomial sum.
+    """
+    ratio = x / level_shape
+    j = np.arange(shape)
+    logs = (
+        np.array([math.lgamma(level_shape + k) - math.lgamma(k + 1) for k in j])
+        - math.lgamma(level_shape)
+        + j * math.log(max(ratio, 1e-300))
+        - (level_shape + j) * math.log1p(ratio)
+    )
     top = float(logs.max())
-    return (top + math.log(float(np.exp(logs - top).sum())) - x) / math.log(10)
+    return min((top + math.log(float(np.exp(logs - top).sum()))) / math.log(10), 0.0)

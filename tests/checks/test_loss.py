@@ -46,7 +46,7 @@ def test_a_plain_fall_is_told_even_in_warm_up():
 
 
 def test_a_restart_from_trained_weights_is_undecided():
-    total, heads = mask_rcnn(200, **{"loss_mask": np.full(200, 0.12)})
+    heads = mask_rcnn(200)[1]
     flat = {n: series(noisy(np.full(200, 0.12), 0.15, i), n) for i, n in enumerate(heads)}
     found = loss_fall(series(sum(s.values for s in flat.values())), flat)
     assert "trained level" in (found.undecided or "")

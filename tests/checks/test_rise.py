@@ -28,7 +28,7 @@ def test_a_healthy_loss_ends_near_its_best(seed):
 
 @pytest.mark.parametrize("factor", [1.8, 4.0])
 def test_a_slow_climb_is_seen_with_its_size(factor):
-    total, heads = mask_rcnn(300, 0.15)
+    heads = mask_rcnn(300, 0.15)[1]
     up = climbing(300, factor)
     level = {n: series(np.full(300, s.values[150]) * up, n) for n, s in heads.items()}
     found = loss_rise(series(sum(s.values for s in level.values())), level)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from d2check.checks.swing import _log10_gamma_tail, _mean_of_lower, loss_swing
+from d2check.checks.swing import _log10_tail, _mean_of_lower, loss_swing
 from tests.checks.curves import noisy, power_law, series
 
 
@@ -26,8 +26,9 @@ def test_a_swing_is_found_with_amplitude_and_period(period):
 @pytest.mark.parametrize("rows", [100, 300])
 def test_white_noise_is_no_swing(rows):
     found = [loss_swing(series(noisy(power_law(2.0, rows), 0.2, seed))) for seed in range(120)]
-    called = [f for f in found if f.extras["surprise"] > 3.2 and f.extras["noise_ratio"] > 0.5]
-    assert len(called) <= 1
+    surprising = [f for f in found if f.extras["surprise"] > 3.2]
+    assert len(surprising) <= 4  # the level of the noise is itself estimated from 100 rows
+    assert not [f for f in surprising if f.value > 0.15]
     assert np.median([f.extras["surprise"] for f in found]) < 1.5
 
 
@@ -51,8 +52,11 @@ def test_forty_rows_are_too_few():
 
 
 @pytest.mark.parametrize(("shape", "x"), [(1, 4.0), (3, 12.0), (10, 31.0)])
-def test_the_gamma_tail_agrees_with_scipy(shape, x):
-    assert _log10_gamma_tail(shape, x) == pytest.approx(np.log10(stats.gamma.sf(x, shape)))
+def test_the_tail_agrees_with_scipy(shape, x):
+    known = np.log10(stats.gamma.sf(x, shape))
+    assert _log10_tail(shape, x, 1e7) == pytest.approx(known, abs=1e-3)
+    estimated = np.log10(stats.f.sf(x / shape, 2 * shape, 2 * 16))
+    assert _log10_tail(shape, x, 16.0) == pytest.approx(estimated, abs=1e-6)
 
 
 def test_the_lower_part_of_an_exponential_has_its_mean():
