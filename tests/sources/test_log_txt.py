@@ -184,6 +184,16 @@ def test_a_last_line_that_was_cut_is_lost_and_counted():
     assert log.segments[0].last_training == 199
 
 
+def test_wherever_the_last_line_was_cut_no_wrong_number_is_read():
+    whole = one(*rows(), LONG.replace("iter: 19", "iter: 219")).series
+    cut = LONG.replace("iter: 19", "iter: 219")
+    for size in range(len(cut)):
+        log = read_log_bytes("\n".join([*rows(), cut[:size]]).encode())
+        for name, series in log.segments[0].series.items():
+            if series.iterations[-1] == 219:
+                assert series.values[-1] == whole[name].values[-1], (size, name)
+
+
 def test_a_packed_log_is_unpacked(tmp_path):
     path = tmp_path / "log.txt.gz"
     path.write_bytes(gzip.compress("\n".join(rows()).encode()))

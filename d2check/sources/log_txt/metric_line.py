@@ -66,6 +66,8 @@ class LineParser:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, ...], _Layout | None] = {}
+        self._last: _Layout | None = None
+        self._last_keys: list[bytes] = []
 
     def parse(self, line: bytes) -> MetricLine | None:
         """The row of a line that contains `iter: `; None when it is about something else."""
@@ -79,19 +81,13 @@ class LineParser:
         if begin and line[begin - 1 : begin] not in b" \t:":
             return None  # `epoch/iter: ` and the like
         body = line[begin:].strip()
-        if b"   " in body:
-            body = _WIDE_GAP.sub(b"  ", body)
         parts = body.replace(b"  ", b": ").split(b": ")
-        keys = tuple(parts[::2])
-        layout = self._layouts.get(keys)
-        if layout is None:
-            if keys in self._layouts or len(parts) % 2:
-                return None
-            layout = _layout_of(keys)
-            if len(self._layouts) < _MAX_LAYOUTS:
-                self._layouts[keys] = layout
-            if layout is None:
-                return None
+        # Nearly every row has the fields of the row before it, and lists compare in no time.
+        layout = self._last
+        if parts[::2] != self._last_keys:
+            parts, layout = self._newly(body, parts)
+        if layout is None or len(parts) % 2:
+            return None
         texts = parts[1::2]
         try:
             iteration = int(texts.pop(layout.iter_at))
@@ -109,6 +105,24 @@ class LineParser:
         if layout.eta_at >= 0:
             values[layout.eta_at] = eta_s
         return MetricLine(iteration, layout.names, values, layout.has_loss, _NO_MEANS)
+
+    def _newly(self, body: bytes, parts: list[bytes]) -> tuple[list[bytes], _Layout | None]:
+        """The parts of a row with other fields than the last one, and their layout if it has one.
+
+        Where a field is missing, and before `lr` since 2023, there are more than two spaces.
+        """
+        raw = parts
+        if b"   " in body:
+            parts = _WIDE_GAP.sub(b"  ", body).replace(b"  ", b": ").split(b": ")
+        keys = tuple(parts[::2])
+        if keys not in self._layouts:
+            if len(parts) % 2 or len(self._layouts) >= _MAX_LAYOUTS:
+                return parts, None
+            self._layouts[keys] = _layout_of(keys)
+        layout = self._layouts[keys]
+        if layout is not None and parts[1::2] == raw[1::2]:
+            self._last, self._last_keys = layout, raw[::2]
+        return parts, layout
 
 
 def _eta_s(text: bytes) -> float:

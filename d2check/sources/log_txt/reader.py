@@ -48,7 +48,9 @@ _LABEL = re.compile(
 _MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
 _MAX_RAW_BYTES = 4096
 _INTERRUPT = re.compile(r"^\^?C?(?:Traceback.*)?KeyboardInterrupt$|^\^C$")
-_COLUMNS = re.compile(rb"(?:max_mem: +\d+M|lr: +\S+)\W*$")
+_MEMORY_ENDS = re.compile(rb"max_mem: +\d+M\W*$")
+_RATE_ENDS = re.compile(rb"(?:max_mem: +\d+M|lr: +\S+)\W*$")
+_WHOLE_MEMORY = re.compile(rb"max_mem: +\d+[MG]")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Reader:
         self._held_lines = 0
         self._held_number = 0
         self._width = 0
-        self._has_rate = False
+        self._last_field: str | None = None
         self._metric = self._known = self._other = self._malformed = self._blank = 0
 
     # ------------------------------------------------------------------------------- lines
@@ -166,7 +168,8 @@ class Reader:
             return False
         if self._width and self._width - _TRAILING_BLANKS <= size <= self._width:
             return True
-        return _COLUMNS.search(line[-40:]) is None
+        ends = _MEMORY_ENDS if self._last_field == "max_mem" else _RATE_ENDS
+        return ends.search(line[-40:]) is None
 
     def _continue(self, line: bytes) -> bool:
         """Join the line to the held one if it goes on there."""
@@ -199,8 +202,10 @@ class Reader:
         if row is None:
             self._other += self._held_lines
             return
-        if self._has_rate and "lr" not in row.names and "lr" not in row.unread:
-            # Its rate was printed in every row so far: the end of this one is missing.
+        last = self._last_field
+        is_cut = last is not None and last not in row.names and last not in row.unread
+        if is_cut or (b"max_mem: " in held and not _WHOLE_MEMORY.search(held)):
+            # Every row so far ended in this field: the end of this one is missing.
             self._lost(held, self._held_number)
             self._metric += self._held_lines - 1
             return
@@ -212,8 +217,8 @@ class Reader:
         moment = self._clock.read(line)
         start = self._current(number)
         last = start.last_iteration
-        if not self._has_rate:
-            self._has_rate = "lr" in row.names
+        if self._last_field != "max_mem":
+            self._last_field = next((n for n in ("max_mem", "lr") if n in row.names), None)
         if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
             # The writers are flushed once more after the loop: medians of rows already printed.
             start.stale_iteration = row.iteration

@@ -147,11 +147,12 @@ def _series(group: Sequence[Start]) -> dict[str, Series]:
     longest = 1
     for start in group:
         for rows in start.layouts.values():
-            at = np.array(rows.iterations, np.int64)
-            table = np.array(rows.values, np.float64).reshape(len(at), -1)
+            # Views of the gathered numbers: a log of gigabytes has no room for copies.
+            at = np.frombuffer(rows.iterations, np.int64)
+            table = np.frombuffer(rows.values, np.float64).reshape(len(at), -1)
             for column, name in enumerate(rows.names):
                 pieces.setdefault(name, []).append((at, table[:, column]))
-            clocks.append((at, np.array(rows.clocks, np.float64)))
+            clocks.append((at, np.frombuffer(rows.clocks, np.float64)))
         if start.last_iteration is not None:
             longest = max(longest, start.last_iteration + 1 - (start.start_iteration or 0))
     means = set().union(*(start.mean_names for start in group))
@@ -170,12 +171,7 @@ def _one(
     longest: int,
     means: set[str],
 ) -> Series:
-    iterations = np.concatenate([at for at, _ in parts])
-    values = np.concatenate([v for _, v in parts])
-    order = np.argsort(iterations, kind="stable")
-    iterations, values = iterations[order], values[order]
-    keep = np.append(iterations[1:] != iterations[:-1], True)
-    iterations, values = iterations[keep], values[keep]
+    iterations, values = _ordered(parts)
     every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW
     if name in _RAW:
         return Series(name, iterations, values, every)
@@ -186,17 +182,31 @@ def _one(
     return Series(name, iterations, values, every, WINDOW, "median")
 
 
+def _ordered(
+    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pieces as one, in rising order, of an iteration that was printed twice the last."""
+    if len(parts) == 1:
+        iterations, values = parts[0]
+    else:
+        iterations = np.concatenate([at for at, _ in parts])
+        values = np.concatenate([v for _, v in parts])
+    if (np.diff(iterations) > 0).all():
+        return iterations, values
+    order = np.argsort(iterations, kind="stable")
+    iterations, values = iterations[order], values[order]
+    keep = np.append(iterations[1:] != iterations[:-1], True)
+    return iterations[keep], values[keep]
+
+
 def _wall(
     group: Sequence[Start], clocks: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
 ) -> Series | None:
-    iterations = np.concatenate([at for at, _ in clocks])
-    moments = np.concatenate([c for _, c in clocks])
+    iterations, moments = _ordered(clocks)
     known = np.isfinite(moments)
     if not known.any():
         return None
     iterations, moments = iterations[known], moments[known]
-    order = np.argsort(iterations, kind="stable")
-    iterations, moments = iterations[order], moments[order]
     began = group[0].began_s
     begin = began if math.isfinite(began) and began <= moments[0] else float(moments[0])
     every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW

@@ -28,6 +28,13 @@ class Clock:
 
     def read(self, line: bytes) -> float:
         """The stamp of a line in seconds since an arbitrary moment; NaN if it has none."""
+        if line[:1] == b"[" and line[3:4] == b"/" and line[6:7] == b" ":
+            try:  # the commonest of all, without a search
+                return self._short(
+                    line[1:6], 3600 * int(line[7:9]) + 60 * int(line[10:12]) + int(line[13:15])
+                )
+            except ValueError:
+                pass
         found = _SHORT.search(line, 0, _PREFIX_BYTES)
         if found:
             day, hours, minutes, seconds = found.groups()

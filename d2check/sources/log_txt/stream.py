@@ -18,8 +18,11 @@ _ESCAPES = re.compile(
     rb"(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)|[()][AB0])"
 )
 _BARE_COLOURS = re.compile(rb"\[(?:\d{1,3};)*\d{1,3}m")
-_BARE_HINTS = (b"[0m", b"[39m", b"[32m", b"[34m", b"[35m", b"[36m")
-_OTHER_HINTS = (b"\x1b", b"\xe2\x90\x9b", b"^[[", b"\\x1b[", b"\\033[", b"\\u001b[")
+# Text that was coloured is set back by one of these. Single bytes are looked for first: that is
+# ten times as fast, and most logs have none of them.
+_BARE_RESETS = (b"[0m", b"[39m")
+_HINTS = ((b"\x1b", b"\x1b"), (b"\xe2", b"\xe2\x90\x9b"), (b"^", b"^[["), (b"\\", b"\\x1b["),
+          (b"\\", b"\\033["), (b"\\", b"\\u001b["))  # fmt: skip
 
 
 class Readable(Protocol):
@@ -65,9 +68,9 @@ def plain(text: bytes) -> bytes:
 
 
 def _plain(data: bytes) -> bytes:
-    if any(hint in data for hint in _OTHER_HINTS):
+    if any(byte in data and hint in data for byte, hint in _HINTS):
         data = _ESCAPES.sub(b"", data)
-    if any(hint in data for hint in _BARE_HINTS):
+    if any(reset in data for reset in _BARE_RESETS):
         data = _BARE_COLOURS.sub(b"", data)
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
