@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 Floats = NDArray[np.float64]
@@ -50,9 +51,9 @@ def data_share(
     waits, whole, span = _paired(data_time, time, skip_rows)
     if len(waits) < min_rows:
         return Measurement(
-            None, undecided=f"only {len(waits)} timed rows after the first {skip_rows}"
+            None, undecided=f"only {counted(len(waits), 'timed row')} after the first {skip_rows}"
         )
-    ceiling = float(np.quantile(waits, 1 - tail))
+    ceiling = float(np.sort(waits)[int((1 - tail) * (len(waits) - 1))])
     cut = np.minimum(waits, ceiling)
     whole = whole - (waits - cut)
     share = min(float(cut.sum() / max(whole.sum(), 1e-12)), 1.0)
@@ -170,7 +171,7 @@ def stalls(
     values = time.values[skip_rows:]
     values = values[np.isfinite(values)]
     if len(values) < min_rows:
-        return Measurement(None, undecided=f"only {len(values)} timed iterations")
+        return Measurement(None, undecided=f"only {counted(len(values), 'timed iteration')}")
     median = float(np.median(values))
     slow = values > factor * median
     at = np.flatnonzero(slow)
@@ -195,7 +196,7 @@ def _hidden_from_medians(
 ) -> Measurement:
     at = np.intersect1d(time.iterations, wall.iterations, assume_unique=True)[skip_rows:]
     if len(at) < 10:
-        return Measurement(None, undecided=f"only {len(at)} rows with a clock")
+        return Measurement(None, undecided=f"only {counted(len(at), 'row')} with a clock")
     length = np.diff(at)
     clock_s = np.diff(np.interp(at, wall.iterations, wall.values))
     shown_s = np.interp(at[1:], time.iterations, time.values) * length
@@ -235,7 +236,7 @@ def slowdown(
     """
     values = time.values[skip_rows:]
     if len(values) < min_rows:
-        return Measurement(None, undecided=f"only {len(values)} timed rows")
+        return Measurement(None, undecided=f"only {counted(len(values), 'timed row')}")
     rise, concordance = _trend(values, blocks)
     median = float(np.median(values))
     in_data = None
@@ -275,7 +276,7 @@ def slow_outliers(time: Series, *, skip_rows: int = 5, min_rows: int = 50) -> Me
     values = time.values[skip_rows:]
     values = values[np.isfinite(values)]
     if len(values) < min_rows:
-        return Measurement(None, undecided=f"only {len(values)} timed iterations")
+        return Measurement(None, undecided=f"only {counted(len(values), 'timed iteration')}")
     median, p99 = float(np.median(values)), float(np.quantile(values, 0.99))
     extras: dict[str, Scalar] = {"p99_s": p99, "median_s": median}
     span = (int(time.iterations[skip_rows]), int(time.iterations[-1]))
@@ -289,7 +290,7 @@ def hooks_share(hooks: Series, total: Series, *, skip_rows: int = 2) -> Measurem
     """
     spent, whole, span = _paired(hooks, total, skip_rows)
     if len(spent) < 10:
-        return Measurement(None, undecided=f"only {len(spent)} timed iterations")
+        return Measurement(None, undecided=f"only {counted(len(spent), 'timed iteration')}")
     extras: dict[str, Scalar] = {
         "hooks_s": float(spent.mean()), "iteration_s": float(whole.mean()),
     }  # fmt: skip
@@ -304,7 +305,7 @@ def slow_start(time: Series, *, first_rows: int = 3, min_rows: int = 30) -> Meas
     if time.statistic != "raw":
         return Measurement(None, undecided="medians of several iterations hide the first ones")
     if len(time) < min_rows:
-        return Measurement(None, undecided=f"only {len(time)} timed iterations")
+        return Measurement(None, undecided=f"only {counted(len(time), 'timed iteration')}")
     median = float(np.median(time.values[first_rows:]))
     lost = float(np.maximum(time.values[:first_rows] - median, 0.0).sum())
     extras: dict[str, Scalar] = {"lost_s": lost, "median_s": median}
