@@ -6,17 +6,15 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-from d2check.sources.log_txt import blocks, messages
+from d2check.sources.log_txt import blocks, messages, raw
 from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
 from d2check.sources.log_txt.stamps import Clock
 from d2check.sources.log_txt.start import Start
 from d2check.sources.log_txt.stream import Readable, batches
 from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, is_head
+from d2check.sources.log_txt.wrapped import WrappedRow
 
 _MAX_LISTED = 100
-_MAX_WRAPPED = 60  # physical lines of one printed row; deep supervision fills twenty
-_MIN_WRAP = 40  # columns; no terminal is narrower
-_TRAILING_BLANKS = 3  # that a capture may drop where a line was broken
 _QUOTE = re.compile(rb"^[ \t]*(?:> ?)+")
 
 # Headings that each process prints once; the second one is another process.
@@ -24,21 +22,6 @@ _HEADINGS = {"Environment", "Command", "Running"}
 # What building a trainer prints and no evaluation does.
 _SETUP = ("Model:", "Removed ", "Using training sampler", "Auto-scaling the config")
 _LOGGED = "Exception during training"
-_KILLED = re.compile(
-    r"^(?:\S+: line \d+: +\d+ )?(?P<shell>Killed|Terminated|Segmentation fault|Bus error|Aborted)"
-    r"(?: \(core dumped\))?(?:\s{2,}.*)?$"
-    r"|(?P<slurm>(?:slurmstepd|srun): error: .*(?:CANCELLED|oom|Out Of Memory|Killed|Terminated|"
-    r"Segmentation fault|TIME LIMIT).*)"
-    r"|.*\bterminated with signal (?P<torch>SIG\w+).*"
-)
-_SIGNALS = {
-    "Killed": "SIGKILL",
-    "Terminated": "SIGTERM",
-    "Segmentation fault": "SIGSEGV",
-    "Bus error": "SIGBUS",
-    "Aborted": "SIGABRT",
-}
-_STUCK = re.compile(r"Watchdog caught collective operation timeout")
 # What launchers and containers put in front of each line: torch >= 2.2, mpirun, ray, srun -l, CRI.
 _LABEL = re.compile(
     rb"(?:\[rank\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>:? ?|\((?:[\w.]+ )?pid=\d+[^)]{0,40}\) ?|"
@@ -46,11 +29,6 @@ _LABEL = re.compile(
     rb"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)"
 )
 _MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
-_MAX_RAW_BYTES = 4096
-_INTERRUPT = re.compile(r"^\^?C?(?:Traceback.*)?KeyboardInterrupt$|^\^C$")
-_MEMORY_ENDS = re.compile(rb"max_mem: +\d+M\W*$")
-_RATE_ENDS = re.compile(rb"(?:max_mem: +\d+M|lr: +\S+)\W*$")
-_WHOLE_MEMORY = re.compile(rb"max_mem: +\d+[MG]")
 
 
 @dataclass(frozen=True)
@@ -93,11 +71,7 @@ class Reader:
         self._traceback: list[str] | None = None
         self._traceback_line = 0
         self._traceback_logged = False
-        self._held: bytes | None = None  # a metric line that may go on in the next one
-        self._held_lines = 0
-        self._held_number = 0
-        self._width = 0
-        self._last_field: str | None = None
+        self._held = WrappedRow()
         self._metric = self._known = self._other = self._malformed = self._blank = 0
 
     # ------------------------------------------------------------------------------- lines
@@ -114,7 +88,7 @@ class Reader:
                     continue
                 if b"\r" in line:  # a progress bar: only its last state stays on the screen
                     line = line.rpartition(b"\r")[2] if MARK not in line else line
-                if self._held is not None and self._continue(line):
+                if self._held.text is not None and self._joins(line):
                     continue
                 if MARK in line:
                     self._metric_line(line, self.lines)
@@ -153,72 +127,41 @@ class Reader:
         if row is None:
             self._text_line(line)
             return
-        if self._may_go_on(line):
-            self._held, self._held_lines, self._held_number = line, 1, number
+        if self._held.may_go_on(line):
+            self._held.hold(line, number)
             return
         self._metric += 1
         self._row(row, line, number)
 
-    def _may_go_on(self, line: bytes) -> bool:
-        """Whether a terminal may have broken the row here."""
-        if not self._width and line.endswith(b"M"):
-            return False  # the last field, max_mem, is whole
-        size = len(line)
-        if size < _MIN_WRAP:
-            return False
-        if self._width and self._width - _TRAILING_BLANKS <= size <= self._width:
-            return True
-        ends = _MEMORY_ENDS if self._last_field == "max_mem" else _RATE_ENDS
-        return ends.search(line[-40:]) is None
-
-    def _continue(self, line: bytes) -> bool:
-        """Join the line to the held one if it goes on there."""
-        held = self._held
-        assert held is not None
-        first = self._held_lines == 1
-        width = max(len(held), self._width) if first else self._width
-        fits = len(line) <= width and self._held_lines < _MAX_WRAPPED
-        if not fits or not line.strip() or MARK in line or messages.PREFIX.match(_text(line)):
+    def _joins(self, line: bytes) -> bool:
+        """Whether the line is the rest of the row before it, or a part of the rest."""
+        if not self._held.join(line):
             self._flush_held()
             return False
-        # Blanks at the break are cut by some captures: only the width tells that they were there.
-        short = -len(held) % width if width else 0
-        joined = held + b" " * (short if short <= _TRAILING_BLANKS else 0) + line
-        if not _goes_on(held, joined):
-            self._flush_held()
-            return False
-        self._width = width
-        self._held = joined
-        self._held_lines += 1
-        if len(line) < width - _TRAILING_BLANKS:
+        if self._held.is_last(line):
             self._flush_held()
         return True
 
     def _flush_held(self) -> None:
-        held, self._held = self._held, None
-        if held is None:
+        text, self._held.text = self._held.text, None
+        if text is None:
             return
-        row = parse_metric_line(held)
+        row, lines = parse_metric_line(text), self._held.lines
         if row is None:
-            self._other += self._held_lines
-            return
-        last = self._last_field
-        is_cut = last is not None and last not in row.names and last not in row.unread
-        if is_cut or (b"max_mem: " in held and not _WHOLE_MEMORY.search(held)):
-            # Every row so far ended in this field: the end of this one is missing.
-            self._lost(held, self._held_number)
-            self._metric += self._held_lines - 1
-            return
-        self._metric += self._held_lines
-        self._row(row, held, self._held_number)
+            self._other += lines
+        elif self._held.is_cut(row, text):
+            self._lost(text, self._held.number)
+            self._metric += lines - 1
+        else:
+            self._metric += lines
+            self._row(row, text, self._held.number)
 
     def _row(self, row: MetricLine, line: bytes, number: int) -> None:
         self._end_block()
         moment = self._clock.read(line)
         start = self._current(number)
         last = start.last_iteration
-        if self._last_field != "max_mem":
-            self._last_field = next((n for n in ("max_mem", "lr") if n in row.names), None)
+        self._held.learn(row)
         if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
             # The writers are flushed once more after the loop: medians of rows already printed.
             start.stale_iteration = row.iteration
@@ -259,7 +202,7 @@ class Reader:
             self._message(text[found.end() :].strip(), line, found)
             return
         if self._traceback is not None and len(self._traceback) < MAX_LINES:
-            if not self._raw(text, traceback=True):
+            if not raw.tells_of_an_end(self._current(), text, self.lines, in_traceback=True):
                 self._traceback.append(text)
             self._known += 1
             return
@@ -274,7 +217,7 @@ class Reader:
         self._block = None
         start = self._current()
         known, block = messages.take(start, text.strip(), self.lines)
-        known = known or self._raw(text, traceback=False)
+        known = known or raw.tells_of_an_end(start, text, self.lines, in_traceback=False)
         self._block = block
         self._known += known
         self._other += not known
@@ -296,23 +239,6 @@ class Reader:
             known = True
         self._known += known
         self._other += not known
-
-    def _raw(self, text: str, *, traceback: bool) -> bool:
-        """Read a line that no logger wrote. Whether it tells of an end."""
-        start = self._current()
-        text = text.strip()[:_MAX_RAW_BYTES]
-        killed = _KILLED.match(text)
-        if killed:
-            signal = killed["torch"] or _SIGNALS.get(killed["shell"] or "", "")
-            start.killed = (signal, text[:500], self.lines)
-            return True
-        if _STUCK.search(text):
-            start.event("collective-timeout", text[:500], self.lines)
-            return True
-        if _INTERRUPT.match(text) and not traceback:
-            start.interrupted_line = self.lines
-            return True
-        return False
 
     # ------------------------------------------------------------------------------ blocks
 
@@ -371,17 +297,6 @@ class Reader:
         new.facts = {k: v for k, v in start.facts.items() if k not in ("total_s", "hooks_s")}
         new.class_instances = dict(start.class_instances)
         new.config_text = list(start.config_text)
-
-
-def _goes_on(held: bytes, joined: bytes) -> bool:
-    """Whether the joined line reads as one row that has more in it than the held part."""
-    before, after = parse_metric_line(held), parse_metric_line(joined)
-    if after is None:
-        return False
-    if before is None:
-        return True
-    rest = joined[len(held) :]
-    return len(after.names) > len(before.names) or b":" in rest or len(rest.strip()) <= 12
 
 
 def _text(line: bytes) -> str:
