@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from d2check.checks._words import NO_ENDING, counted
 from d2check.model import Ending, EndingKind, Event, Measurement, Scalar
 
 _UNHAPPY = {
@@ -73,10 +74,9 @@ def runs_mixed(
             told.append(first_iteration)
         if at is None or all(abs(at - other) > apart for other in told):
             mixed.append(event)
-    counted = f"{len(mixed)} other start{'' if len(mixed) == 1 else 's'}"
     extras: dict[str, Scalar] = {
         "kinds": ", ".join(sorted({e.kind for e in mixed})) or None,
-        "counted": counted,
+        "counted": counted(len(mixed), "other start"),
     }
     return Measurement(float(len(mixed)), "runs", None, extras)
 
@@ -107,9 +107,5 @@ def _is(ending: Ending, kinds: set[EndingKind], last_iteration: int | None) -> M
         "where": ending.traceback[-1] if ending.traceback else None,
         "at": at,
     }
-    undecided = None
-    if ending.kind is EndingKind.UNKNOWN:
-        undecided = "no trace tells how the run ended"
-    if ending.kind is EndingKind.TRUNCATED:
-        undecided = "the traces stop before the planned end and nothing tells why"
+    undecided = NO_ENDING.get(ending.kind)
     return Measurement(float(ending.kind in kinds), "yes/no", None, extras, undecided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 
@@ -27,7 +28,7 @@ def best_ap(ap: Series, total: Series | None = None) -> Measurement:
         "last": float(values[-1]),
         "at": int(iterations[at]),
         "evaluations": len(values),
-        "counted": f"{len(values)} evaluation{'' if len(values) == 1 else 's'}",
+        "counted": counted(len(values), "evaluation"),
         "loss_fell": fell,
     }
     span = (int(iterations[0]), int(iterations[-1]))
@@ -45,7 +46,8 @@ def ap_lost(ap: Series, total: Series | None = None, *, min_evaluations: int = 4
     values, iterations = ap.values[known], ap.iterations[known]
     if len(values) < min_evaluations:
         return Measurement(
-            None, undecided=f"only {len(values)} evaluations; {min_evaluations} are needed"
+            None,
+            undecided=f"only {counted(len(values), 'evaluation')}; {min_evaluations} are needed",
         )
     at = int(np.argmax(values))
     falling = "unknown"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from d2check.checks._words import NO_ENDING, counted
 from d2check.model import Ending, EndingKind, Event, Measurement, Scalar, Series
 
 
@@ -65,7 +66,7 @@ def positive_anchors(anchors: Series, *, min_rows: int = 5, skip_rows: int = 1) 
     anchors: rpn/num_pos_anchors or RetinaNet's num_pos_anchors.
     """
     if len(anchors) < min_rows:
-        return Measurement(None, undecided=f"only {len(anchors)} rows")
+        return Measurement(None, undecided=f"only {counted(len(anchors), 'row')}")
     values = anchors.values[skip_rows:]
     extras: dict[str, Scalar] = {"lowest": float(np.nanmin(values)), "series": anchors.name}
     span = (int(anchors.iterations[0]), int(anchors.iterations[-1]))
@@ -87,7 +88,7 @@ def foreground_accuracy(
     everything is still called background. extras: first (median of the first fifth), best.
     """
     if len(accuracy) < min_rows:
-        return Measurement(None, undecided=f"only {len(accuracy)} rows")
+        return Measurement(None, undecided=f"only {counted(len(accuracy), 'row')}")
     effective = float(accuracy.iterations[-1] + 1)
     if lr is not None and len(lr):
         peak = max(float(np.nanmax(lr.values)), base_lr or 0.0)
@@ -145,7 +146,10 @@ def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Mea
         "message": ending.message if found else told[0].message if told else None,
         "where": ending.traceback[-1] if ending.traceback else None,
     }
-    return Measurement(float(found or bool(told)), "yes/no", None, extras)
+    undecided = None
+    if not told and ending.kind in (EndingKind.UNKNOWN, EndingKind.TRUNCATED):
+        undecided = NO_ENDING[ending.kind]
+    return Measurement(float(found or bool(told)), "yes/no", None, extras, undecided)
 
 
 def imbalance(rarest: int, commonest: int) -> Measurement:

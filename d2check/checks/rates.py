@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._words import counted
 from d2check.model import Config, Measurement, Scalar, Series
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ def lr_mismatch(
     known = np.isfinite(recorded) & np.isfinite(planned)
     common, recorded, planned = common[known], recorded[known], planned[known]
     if len(common) < min_rows:
-        return Measurement(None, undecided=f"only {len(common)} rows with a rate")
+        return Measurement(None, undecided=f"only {counted(len(common), 'row')} with a rate")
     # The floor is for the last row of a cosine.
     floor = max(1e-4 * float(np.abs(planned).max()), 1e-30)
     scale = np.maximum(np.abs(planned), floor)
@@ -182,7 +183,7 @@ def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1)
     rate falls to the start of a warm-up and climbs again).
     """
     if len(lr) < 5:
-        return Measurement(None, undecided=f"only {len(lr)} rows with a rate")
+        return Measurement(None, undecided=f"only {counted(len(lr), 'row')} with a rate")
     rates = np.maximum(lr.values, 1e-30)
     change = np.log(rates[1:] / rates[:-1])
     # Of the digits that were printed, a leap from 0.000001 to 0.000002 may be none.

@@ -154,10 +154,11 @@ def early_decay(
     planned_iterations: int,
     steps: Sequence[float] | None = None,
     lr: Series | None = None,
+    complete: bool | None = None,
     *,
     drop: float = 0.6,
 ) -> Measurement:
-    """Share of the planned run after which the rate first drops (1.0 = never).
+    """Share of the planned run after which the rate first drops (infinite: never).
 
     From SOLVER.STEPS where they are known, else from the recorded rates: the first drop below
     `drop` of the row before. extras: first_drop (iteration), read_from.
@@ -171,6 +172,9 @@ def early_decay(
         source = "rates"
         fell = lr.values[1:] < drop * lr.values[:-1]
         first = float(lr.iterations[1 + int(np.argmax(fell))]) if fell.any() else None
+        if first is None and not complete:
+            words = "the rate has not dropped so far, and no config tells when it will"
+            return Measurement(None, undecided=words)
     else:
         return Measurement(None, undecided="neither STEPS nor rates are known")
     extras: dict[str, Scalar] = {
@@ -179,7 +183,7 @@ def early_decay(
         "proposed_first": int(planned_iterations * 2 / 3),
         "proposed_second": int(planned_iterations * 8 / 9),
     }
-    share = first / planned_iterations if first is not None else 1.0
+    share = first / planned_iterations if first is not None else math.inf
     return Measurement(share, "share", None, extras)
 
 
@@ -190,6 +194,8 @@ def late_rate(
     lr: Series | None = None,
     complete: bool | None = None,
     gamma: float | None = None,
+    *,
+    flat: float = 0.95,
 ) -> Measurement:
     """The rate at the planned end over its peak, as planned: 1.0 means that it never decays.
 
@@ -221,6 +227,9 @@ def late_rate(
     extras["read_from"] = "rates"
     peak = float(lr.values.max())
     share = float(lr.values[-1]) / peak if peak > 0 else 1.0
+    if share > flat:
+        words = "the rate stays at its peak, and no config tells whether it should"
+        return Measurement(None, undecided=words)
     extras["end_share"] = share
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[-1])), extras)
 

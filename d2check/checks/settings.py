@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar
 
 
@@ -59,7 +60,7 @@ def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
     extras: dict[str, Scalar] = {
         "batch": images_per_batch,
         "world_size": world_size,
-        "per_process": _images(images_per_batch // world_size),
+        "per_process": counted(images_per_batch // world_size, "image"),
         "proposed_batch": max(world_size, images_per_batch // world_size * world_size),
     }
     return Measurement(float(images_per_batch % world_size), "images", None, extras)
@@ -89,19 +90,15 @@ def norm_batch(
     per_norm = images_per_batch / (world_size or 1) if plain else float(images_per_batch)
     extras: dict[str, Scalar] = {
         "norm": "BN" if plain else trained[0],
-        "counted": _images(per_norm),
+        "counted": counted(per_norm, "image"),
     }
     return Measurement(per_norm, "images", None, extras)
-
-
-def _images(number: float) -> str:
-    return f"{number:.3g} image{'' if number == 1 else 's'}"
 
 
 def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: int) -> Measurement:
     """How many evaluations the planned run makes before its end.
 
-    extras: eval_period, test_sets, test_sets_in_words.
+    extras: eval_period, test_sets, test_sets_in_words, counted.
     """
     if not test_sets:
         none: dict[str, Scalar] = {
@@ -114,6 +111,7 @@ def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: 
     extras: dict[str, Scalar] = {
         "test_sets": len(test_sets),
         "eval_period": eval_period,
-        "test_sets_in_words": f"{len(test_sets)} test set{'' if len(test_sets) == 1 else 's'}",
+        "test_sets_in_words": counted(len(test_sets), "test set"),
+        "counted": counted(count, "evaluation"),
     }
     return Measurement(float(count), "evaluations", None, extras)

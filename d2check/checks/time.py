@@ -203,17 +203,17 @@ def _hidden_from_medians(
     lost_s = np.maximum(clock_s - shown_s, 0.0)
     # Results carry the iteration before or after which they were made: both ends of a pair count.
     between = [np.searchsorted(evaluated, at + shift) for shift in (-1, 2)]
-    counted = (between[1][1:] == between[0][:-1]) & (lost_s <= down_s)
+    usable = (between[1][1:] == between[0][:-1]) & (lost_s <= down_s)
     if eval_period > 0:
-        counted &= (at[1:] + 1) // eval_period == at[:-1] // eval_period
-    if counted.sum() < 10:
+        usable &= (at[1:] + 1) // eval_period == at[:-1] // eval_period
+    if usable.sum() < 10:
         return Measurement(None, undecided="hardly two rows without an evaluation between them")
-    clock_s, shown_s, lost_s = clock_s[counted], shown_s[counted], lost_s[counted]
+    clock_s, shown_s, lost_s = clock_s[usable], shown_s[usable], lost_s[usable]
     extras: dict[str, Scalar] = {
         "stalls": None,
         "stretches": int((lost_s > shown_s).sum()),
         "longest_s": float(lost_s.max()),
-        "median_s": float(np.median(shown_s / length[counted])),
+        "median_s": float(np.median(shown_s / length[usable])),
         "every": None,
     }
     span = (int(at[0]), int(at[-1]))

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from d2check.checks._words import counted
 from d2check.model import Event, Measurement, Scalar, Series
 
 # Layers whose size is that of the list of classes: their loss is as it should be.
@@ -22,12 +23,13 @@ def lost_weights(
     """Share of the model's weights that the checkpoint has in another shape, and so are skipped.
 
     A few are normal: the layers whose size depends on the number of classes. A log names the lost
-    weights (events skipped-weights and missing-weights) and not how many there are; the share is
-    then 0 where only such layers were skipped, and None else.
+    weights (events skipped-weights and missing-weights) and not how many there are; the value is
+    then None.
 
-    extras: skipped, missing, total, missing_share (not in the checkpoint at all; an ImageNet
-    backbone brings nothing for pyramid and heads; 0 where the total is not known), others_skipped
-    (not sized by the classes), backbone_missing (below the pyramid; by the log's names).
+    extras: skipped, missing, total, skipped_share (the value, 0 where it is None), missing_share
+    (not in the checkpoint at all; an ImageNet backbone brings nothing for pyramid and heads; 0
+    where the total is not known), others_skipped (not sized by the classes), backbone_missing
+    (below the pyramid; by the log's names), example.
     """
     if weights_total is not None and weights_total > 0:
         missing, skipped = weights_missing or 0, weights_skipped or 0
@@ -35,6 +37,7 @@ def lost_weights(
             "skipped": skipped,
             "missing": missing,
             "total": weights_total,
+            "skipped_share": skipped / weights_total,
             "missing_share": missing / weights_total,
             "others_skipped": 0,
             "backbone_missing": 0,
@@ -49,12 +52,13 @@ def lost_weights(
         "skipped": len(lost),
         "missing": len(absent),
         "total": None,
+        "skipped_share": 0.0,
         "missing_share": 0.0,
         "others_skipped": len(others),
         "backbone_missing": len(backbone),
         "example": next(iter(others or backbone or lost or absent), None),
     }
-    return Measurement(None if others else 0.0, "share", None, extras)
+    return Measurement(None, "share", None, extras)
 
 
 def _named(events: tuple[Event, ...], kind: str) -> list[str]:
@@ -143,7 +147,7 @@ def untouched_groups(events: tuple[Event, ...], recorded: Series) -> Measurement
     span = (int(recorded.iterations[0]), int(recorded.iterations[-1])) if len(recorded) else None
     extras: dict[str, Scalar] = {
         "names": shown or None,
-        "counted": f"{len(names)} parameter{'' if len(names) == 1 else 's'}",
+        "counted": counted(len(names), "parameter"),
     }
     return Measurement(float(len(names)), "parameters", span, extras)
 

@@ -12,7 +12,8 @@ def class_facts(instances: Mapping[str, int]) -> dict[str, Scalar]:
     counts = {name: number for name, number in instances.items() if number > 0}
     if len(counts) < 2:
         return {}
-    most, fewest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    by_count = sorted(counts, key=counts.__getitem__)
+    fewest, most = by_count[0], by_count[-1]
     return {
         "commonest_class": most,
         "instances_most": counts[most],

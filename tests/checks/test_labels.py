@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from d2check.checks.labels import anchor_fit, imbalance
+from d2check.checks.labels import anchor_fit, data_error, imbalance
+from d2check.model import Ending, EndingKind, Event
 
 FPN = [[32], [64], [128], [256], [512]]
 
@@ -22,3 +23,10 @@ def test_anchors_without_a_size_are_not_judged(sizes):
 
 def test_imbalance_is_the_commonest_over_the_rarest():
     assert imbalance(6, 8000).value == pytest.approx(8000 / 6)
+
+
+def test_an_end_that_nobody_tells_clears_no_label_and_an_event_still_convicts():
+    truncated = Ending(EndingKind.TRUNCATED)
+    assert data_error(truncated, "empty").undecided
+    assert data_error(truncated, "empty", (Event("empty", "no images"),)).value == 1
+    assert data_error(Ending(EndingKind.FINISHED), "empty").value == 0

@@ -13,3 +13,8 @@ def test_the_rarest_class_is_one_that_occurs():
 def test_one_class_has_no_balance():
     assert class_facts({"car": 10, "boat": 0}) == {}
     assert class_facts({}) == {}
+
+
+def test_equal_classes_are_two_classes():
+    facts = class_facts({"car": 5, "tram": 5})
+    assert facts["commonest_class"] != facts["rarest_class"]
