@@ -19,6 +19,8 @@ class BatchFacts:
         self.loads: list[tuple[float, float, float | None]] = []
         self._numbers: dict[str, int] = {}
         self._batches: list[Any] = []
+        self.keep_latest = False
+        self.latest: Any = None
 
     @property
     def files(self) -> list[str]:
@@ -53,6 +55,8 @@ class BatchFacts:
                 objects += len(instances) if classes is None else classes.shape[0]
         if images:
             self._batches.append(batch)
+            if self.keep_latest:
+                self.latest = batch
             self._count(images, objects, int(height), int(width))
 
     def take(self) -> dict[str, Any]:

@@ -91,6 +91,13 @@ class Stopwatch:
         self._lap = Lap(lap.marks[-1], fetches_seen=self.fetches_seen)
         return lap
 
+    def restart(self) -> None:
+        """Let the lap that has just begun begin now."""
+        if self._lap is not None:
+            # The event of the old mark is also the last one of the lap before: not to be reused.
+            event = None if self._cuda is None else self._event()
+            self._lap.marks = [(self._lap.marks[0][0], _now_s(), event)]
+
     def reuse(self, lap: Lap) -> None:
         """Take back the events of a lap that has been read."""
         if self._cuda is not None:

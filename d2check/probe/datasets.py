@@ -43,6 +43,7 @@ def watch_data_sets(module: Any, session: Session) -> None:
                 "images_before_filter": before_filter[0] if before_filter else len(dicts),
                 "instances": count_instances(dicts) if isinstance(dicts, list) else None,
                 "boxes": sample_boxes(dicts) if isinstance(dicts, list) else [],
+                "shapes": image_shapes(dicts) if isinstance(dicts, list) else None,
             }
         )
         return dicts
@@ -102,6 +103,20 @@ def object_size_px(boxes: list[tuple[float, float, float]], cfg: Any) -> float |
         for size, short, long in boxes
     )
     return sizes[len(sizes) // 2]
+
+
+def image_shapes(dicts: list[dict[str, Any]]) -> list[tuple[int, int, int]] | None:
+    """(height, width, objects) of each image, crowds left out; None where sizes are not known."""
+    if not all("height" in sample and "width" in sample for sample in dicts):
+        return None
+    return [
+        (
+            int(sample["height"]),
+            int(sample["width"]),
+            sum(not a.get("iscrowd", 0) for a in sample.get("annotations", ())),
+        )
+        for sample in dicts
+    ]
 
 
 def training_set(session: Session, loader: Any, cfg: Any) -> dict[str, Any] | None:

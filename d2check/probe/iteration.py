@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import datasets, facts, memory, taps, weights
+from . import datasets, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
-from .phases.course import Course
+from .phases.course import WORST_BATCH, Course
 from .stopping import StopRule
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class IterationProbe:
 
     def __init__(self, session: Session, trainer: Any, stop_rule: StopRule) -> None:
         """Nothing of the trainer is touched yet."""
+        self._session = session
         self._recorder = session.recorder
         self._every = session.plan.grad_norm_every
         self._trainer = trainer
@@ -46,6 +47,9 @@ class IterationProbe:
         self._watch = Stopwatch(torch.cuda if self._device is not None else None)
         self._host = memory.HostMemory()
         self.batch = BatchFacts(facts.size_divisibility(self._model))
+        if self._device is not None:
+            self.batch.keep_latest = session.plan.has_phase(WORST_BATCH)
+            self.course.try_worst_batch = self._try_worst_batch
         self._loads: collections.deque[tuple[float, float, float | None]]
         self._loads = collections.deque(maxlen=LOADS_KEPT)
         self._running = False  # between the hooks: what is heard then is the training's own
@@ -127,7 +131,17 @@ class IterationProbe:
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
         stop = self._stop_rule.reason(iteration)
-        return stop or self.course.advance(iteration, record["scalars"].get("lr"))
+        if stop in ("iterations", "budget"):
+            self.course.finish_as_configured()
+        stop = stop or self.course.advance(iteration, record["scalars"].get("lr"))
+        if self.course.stood:  # what stands between two iterations is the time of neither
+            self.course.stood = False
+            self._watch.restart()
+        return stop
+
+    def _try_worst_batch(self) -> dict[str, Any]:
+        template, self.batch.latest = self.batch.latest, None
+        return extremes.measure(self._session, self._trainer, self.inner, template)
 
     def flush(self) -> None:
         """Write what still waits for the GPU."""

@@ -33,6 +33,10 @@ class Plan:
         self.num_gpus: int = entry.get("num_gpus") or 1
         self.configured_for: int | None = entry.get("configured_for")
 
+    def has_phase(self, name: str) -> bool:
+        """Whether a phase is planned."""
+        return any(phase["name"] == name for phase in self.phases)
+
     @property
     def stop_file(self) -> str:
         """Its existence ends the loop."""

@@ -8,7 +8,8 @@ from . import loader, ramp
 
 RAMP = "ramp"
 LOADER = "loader"
-STANDING = (LOADER, "worst-batch")  # phases that train nothing
+WORST_BATCH = "worst-batch"
+STANDING = (LOADER, WORST_BATCH)  # phases that train nothing
 ENOUGH_AT_PEAK = 100  # iterations near the peak of the rate that say what a ramp would
 
 
@@ -34,6 +35,9 @@ class Course:
         self._at_peak = 0
         self._peak: float | None = None
         self.ramp: ramp.Ramp | None = None
+        self.stood = False  # a phase that trains nothing has just run
+        # Set by who knows the batches: measures the worst one, or raises why it cannot.
+        self.try_worst_batch: Callable[[], dict[str, Any]] | None = None
 
     @property
     def in_ramp(self) -> bool:
@@ -59,6 +63,7 @@ class Course:
             self._at_peak += 1
         if self._ends_after is None or self._done < self._ends_after:
             return None
+        self.finish_as_configured()
         if not self._moving:
             return None  # the last one: its end is the stop rule's
         if self._moving[0]["name"] == RAMP and not self._can_ramp():
@@ -67,6 +72,22 @@ class Course:
                 return "iterations"
         self._enter(iteration + 1)
         return None
+
+    def finish_as_configured(self) -> None:
+        """Try the worst batch, once, ahead of a ramp or of the end of the loop."""
+        if WORST_BATCH not in self._standing or self.ramp is not None:
+            return
+        self._standing.remove(WORST_BATCH)
+        self.stood = True
+        if self.try_worst_batch is None:
+            self._skip(WORST_BATCH, "the training runs on the CPU")
+            return
+        try:
+            facts = self.try_worst_batch()
+        except Exception as error:  # noqa: BLE001  a made-up batch may not suit a user's own model
+            self._skip(WORST_BATCH, str(error) or type(error).__name__)
+            return
+        self._session.recorder.write({"t": "facts", "facts": facts})
 
     def _enter(self, first_iteration: int) -> None:
         phase = self._current = self._moving.pop(0)
