@@ -201,6 +201,8 @@ def non_finite(
             first, name = ending.iteration, name or "total_loss"
     if first is None and total is not None and len(total) and count:
         first = int(total.iterations[-1])
+    if not count and total is None and not losses:
+        return Measurement(None, undecided="no losses are recorded")
     extras: dict[str, Scalar] = {
         "at": first,
         "series": name,

@@ -195,7 +195,11 @@ def _silent(seen: Evidence) -> Ending:
     if seen.exit_status is None:
         return _ending(seen, EndingKind.UNKNOWN, message="nobody saw how the process ended")
     if seen.last_iteration is None:
-        message = "the process left with status 0 and no training was seen in it"
+        message = (
+            "the process left with status 0 and no training was seen in it; seen are the loops of "
+            "Detectron2's trainers, and loops with an EventStorage, in every Python process that "
+            "inherits the environment"
+        )
         return _ending(seen, EndingKind.UNKNOWN, message=message)
     message = "the process left with status 0 without a word on the end of its training"
     return _ending(seen, EndingKind.TRUNCATED, message=message)

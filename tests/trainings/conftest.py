@@ -17,6 +17,9 @@ from d2check.probe import wire
 
 PROJECTS = Path(__file__).parent / "projects"
 ROOT = Path(__file__).parents[2]
+# By its place, and not by PYTHONPATH: the training's environment is the user's.
+START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+START += "from d2check.cli import main; main(prog_name='d2check')"
 TIME_LIMIT_S = 400
 
 
@@ -58,13 +61,22 @@ class Project:
 
     def command(self, *arguments: object, output: str = "run") -> list[str]:
         """A call of `d2check run`."""
-        words = ["-m", "d2check", "run", "--output", output, *arguments]
-        return [sys.executable, *map(str, words)]
+        words = ["run", "--output", output, *arguments]
+        return [sys.executable, "-c", START, *map(str, words)]
+
+    @property
+    def with_d2check(self) -> dict[str, str]:
+        """An environment in which d2check is installed too."""
+        own = self.environment
+        return {**own, "PYTHONPATH": os.pathsep.join([str(ROOT), own["PYTHONPATH"]])}
 
     @property
     def environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(ROOT), str(self.folder / "demo")])
-        more = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        more = {
+            "PYTHONPATH": str(self.folder / "demo"),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         return {**os.environ, **more}
 
     def check(self, *arguments: object, output: str = "run", **variables: str) -> Checked:

@@ -15,7 +15,7 @@ def hooked(project, trainer, **variables):
     done = subprocess.run(
         [sys.executable, "hooked.py", trainer],
         cwd=project.folder,
-        env={**project.environment, **variables},
+        env={**project.with_d2check, **variables},
         capture_output=True,
         text=True,
         timeout=240,
@@ -62,7 +62,7 @@ def test_the_hook_records_the_error_that_ends_a_training(project):
     again = subprocess.run(
         [sys.executable, "hooked.py", "default"],
         cwd=project.folder,
-        env=project.environment,
+        env=project.with_d2check,
         capture_output=True,
         text=True,
         timeout=240,

@@ -37,6 +37,8 @@ def _header(page: Page, report: Report, run: Run, verbosity: int) -> None:
     for label, text in fields.items():
         if text:
             page.field(label, text)
+    if run.first_iteration is None and run.ending.message and run.ending.error is None:
+        page.field("ending", clean(run.ending.message), "warn")
     _loss_curve(page, run)
     if run.malformed_lines:
         lines = count(run.malformed_lines, "line")
