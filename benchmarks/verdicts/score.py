@@ -29,11 +29,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import written
+from published import PUBLISHED
 
 from d2check import sources
 from d2check.model import Finding, Run, Series, Verdict
 from d2check.rules.judge import judge
 from d2check.rules.load import load_rules
+
+LOSS_CLASSES = {
+    "healthy", "healthy_dip", "healthy_restart", "healthy_decay", "flat", "late_plateau", "swing",
+    "climb", "leap", "nan", "spikes", "head_stuck", "plateau_from_start", "plateau_late",
+    "oscillation", "slow_divergence", "sudden_divergence", "single_head_stuck",
+}  # fmt: skip
 
 RIGHT: dict[str, tuple[str, ...]] = {
     "not_decreasing": ("loss/not-decreasing",),
@@ -79,6 +86,7 @@ class Outcome:
     errors: tuple[str, ...]
     detail: str
     judge_s: float
+    published: tuple[tuple[bool, bool], ...]  # (any flag, the right one) of each published rule
 
 
 def load_generator(path: str) -> ModuleType:
@@ -116,10 +124,20 @@ def score_one(job: Job) -> Outcome:
     started = time.perf_counter()
     findings = [f for r in read for f in judge(_STATE["rules"], _with_log(r, run))]
     judge_s = time.perf_counter() - started
-    return _outcome(job, run["expect"], findings, judge_s)
+    loss = np.asarray(run["m"]["total_loss"], dtype=float)
+    with np.errstate(all="ignore"):
+        flags = [rule(loss) for rule in PUBLISHED.values()]
+    published = tuple((bool(f), bool(f & run["expect"])) for f in flags)
+    return _outcome(job, run["expect"], findings, judge_s, published)
 
 
-def _outcome(job: Job, expected: set[str], findings: Sequence[Finding], judge_s: float) -> Outcome:
+def _outcome(
+    job: Job,
+    expected: set[str],
+    findings: Sequence[Finding],
+    judge_s: float,
+    published: tuple[tuple[bool, bool], ...],
+) -> Outcome:
     warned = sorted({f.rule for f in findings if f.verdict is Verdict.WARN})
     failed = sorted({f.rule for f in findings if f.verdict is Verdict.FAIL})
     wanted = [prefix for flag in expected for prefix in RIGHT[flag]]
@@ -137,6 +155,7 @@ def _outcome(job: Job, expected: set[str], findings: Sequence[Finding], judge_s:
         tuple(f"{f.rule}: {f.reason}" for f in findings if f.verdict is Verdict.ERROR),
         "; ".join(f"{f.verdict.value} {f.rule}: {f.message}" for f in flagged),
         judge_s,
+        published,
     )
 
 
@@ -200,6 +219,33 @@ def show(mode: str, outcomes: Sequence[Outcome], levels: Sequence[str], verbose:
     print(f"  judging: median {milliseconds[len(milliseconds) // 2]:.1f} ms a run")
 
 
+def show_published(outcomes: Sequence[Outcome]) -> None:
+    """The same runs by published rules on total_loss: any flag % / a right one %."""
+    classes = [c for c in dict.fromkeys(o.job.cls for o in outcomes) if c in LOSS_CLASSES]
+    if not classes:
+        return
+    print("\n  published rules, any flag / a right one, in %")
+    print(f"  {'':28s}" + "".join(f"{c[:13]:>14s}" for c in classes))
+    ours = ("d2check, loss rules", [_share_of_ours(outcomes, c) for c in classes])
+    rows = [ours] + [
+        (name, [_share(outcomes, c, number) for c in classes])
+        for number, name in enumerate(PUBLISHED)
+    ]
+    for name, cells in rows:
+        print(f"  {name:28s}" + "".join(f"{a:8.0f}/{b:3.0f}  " for a, b in cells))
+
+
+def _share(outcomes: Sequence[Outcome], cls: str, number: int) -> tuple[float, float]:
+    mine = [o.published[number] for o in outcomes if o.job.cls == cls]
+    return 100 * sum(a for a, _ in mine) / len(mine), 100 * sum(b for _, b in mine) / len(mine)
+
+
+def _share_of_ours(outcomes: Sequence[Outcome], cls: str) -> tuple[float, float]:
+    mine = [o for o in outcomes if o.job.cls == cls]
+    flagged = [any(r.startswith("loss/") for r in o.warned + o.failed) for o in mine]
+    return 100 * sum(flagged) / len(mine), 100 * sum(o.right for o in mine) / len(mine)
+
+
 def _show_wrong(outcomes: Sequence[Outcome], healthy: bool) -> None:
     for o in outcomes:
         if (healthy and o.detail) or (not healthy and not o.right):
@@ -246,6 +292,7 @@ def main() -> None:
         with Pool(given.jobs) as pool:
             outcomes = pool.map(score_one, jobs, chunksize=8)
         show(mode, outcomes, generator.LEVELS, given.verbose)
+        show_published(outcomes)
 
 
 def _count(given: argparse.Namespace, cls: str) -> int:
