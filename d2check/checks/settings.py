@@ -79,13 +79,17 @@ def norm_batch(
     backbone (MODEL.BACKBONE.NAME) is a ResNet or not known. SyncBN pools over the processes.
     Undecided where no batch norm is trained. extras: norm, counted ("4 images").
     """
-    if backbone is None or "resnet" in backbone.lower():
+    is_resnet = backbone is None or "resnet" in backbone.lower()
+    if is_resnet:
         norms = [*norms, *([backbone_norm] if backbone_norm is not None else [])]
     if not norms:
         return Measurement(None, undecided="nothing tells how the model normalises")
     trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]
     if not trained:
-        return Measurement(None, undecided="no batch normalisation is trained")
+        words = "no batch normalisation is trained"
+        if not is_resnet:
+            words = f"the config does not tell how {backbone} normalises"
+        return Measurement(None, undecided=words)
     plain = "BN" in trained
     per_norm = images_per_batch / (world_size or 1) if plain else float(images_per_batch)
     extras: dict[str, Scalar] = {

@@ -40,7 +40,7 @@ def why_absent(room: str, name: str, run: Run) -> str:
     if name == "losses":
         return "no losses are recorded"
     where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
-    return f"{name} is not recorded" + (f"; {where}" if where else "")
+    return f"{name.strip('*')} is not recorded" + (f"; {where}" if where else "")
 
 
 def _why_no_setting(name: str, run: Run) -> str:
