@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2check import sources
 from d2check.errors import InputError
@@ -22,6 +21,9 @@ from d2check.rules.judge import judge
 from d2check.rules.load import load_project, load_rules, shipped_rules
 from d2check.rules.model import Rule
 from d2check.rules.select import matching
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 # Two workers take 0.3 s to start; at 5 to 10 ms an output a pool pays from about 100 on.
 POOL_FROM = 200
@@ -132,6 +134,10 @@ def _judge_chunk(outputs: Sequence[Path | Unreadable], choice: RuleChoice) -> li
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Executor]:
+    # A single output needs neither of these, which take 10 ms to import.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # Not fork: the parent's threads (rich, numpy) would leave locks behind in the children.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(

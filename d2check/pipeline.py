@@ -6,10 +6,9 @@ import difflib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d2check import __version__, sources, verify
 from d2check.config import keys
@@ -28,6 +27,9 @@ from d2check.model import (
     Verdict,
 )
 from d2check.rules.model import Rule
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]

@@ -25,6 +25,7 @@ MAD_TO_SD = 1.4826
 WARMUP_FACTOR = 0.001  # SOLVER.WARMUP_FACTOR's default, the intercept of an unfinished warm-up
 HEAD_WEIGHT_CAP = 0.5  # one quiet head must not stand for the model
 ROWS_FOR_TRENDS = 4096  # longer curves are averaged in blocks: a trend has no use for more
+ROWS_FOR_NOISE = 8192  # differences that tell a standard deviation to 1 %
 PRIOR_PHI, PRIOR_ROWS = 0.08, 60  # autocorrelation of real raw rows, and how much that counts
 NEAR_START = 20  # iterations; the first row of medians of 20 has 19
 CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
@@ -133,7 +134,9 @@ def _noise_of(values: Floats) -> Noise:
     n = len(values)
     if n < 4:
         return Noise(float(np.std(values)), 1.0)
-    lag1, lag2 = robust_sd(values[1:] - values[:-1]), robust_sd(values[2:] - values[:-2])
+    every = -(-n // ROWS_FOR_NOISE)
+    lag1 = robust_sd((values[1:] - values[:-1])[::every])
+    lag2 = robust_sd((values[2:] - values[:-2])[::every])
     if lag1 <= 0:
         return Noise(0.0, 1.0)
     seen = min(max((lag2 / lag1) ** 2 - 1.0, -0.3), 0.6)

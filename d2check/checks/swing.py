@@ -59,13 +59,15 @@ def _without_course(values: Floats, effective: Floats, terms: int) -> Floats:
     """float64[n]: the residual of slow cosines and of two early falls, outliers drawn in."""
     n = len(values)
     row = np.arange(n, dtype=np.float64) + 0.5
-    course = [np.cos(np.pi * k * row / n) for k in range(terms)]
-    course += [np.log1p(effective / 10), np.exp(-effective / 15)]
-    basis = np.stack(course, axis=1)
-    gram = basis.T @ basis + 1e-7 * n * np.eye(len(course))
-    fitted = basis @ np.linalg.solve(gram, basis.T @ values)
+    basis = np.empty((terms + 2, n))
+    for k in range(terms):
+        np.cos(np.pi * k / n * row, out=basis[k])
+    np.log1p(effective / 10, out=basis[terms])
+    np.exp(effective / -15, out=basis[terms + 1])
+    gram = basis @ basis.T + 1e-7 * n * np.eye(len(basis))
+    fitted = np.linalg.solve(gram, basis @ values) @ basis
     drawn = winsorised(values, fitted, quartile_sd(values - fitted))
-    fitted = basis @ np.linalg.solve(gram, basis.T @ drawn)
+    fitted = np.linalg.solve(gram, basis @ drawn) @ basis
     limit = 3.5 * quartile_sd(values - fitted)
     return np.asarray(np.clip(values - fitted, -limit, limit))
 
@@ -106,8 +108,8 @@ def _null_shape(residual: Floats, bins: int) -> NDArray[np.float64]:
     seen = float(residual[1:] @ residual[:-1]) / max(float(residual @ residual), 1e-18)
     phi = (n * seen + PRIOR_ROWS * PRIOR_PHI) / (n + PRIOR_ROWS)
     phi = min(max(phi, PHI_RANGE[0]), PHI_RANGE[1])
-    turn = np.exp(-2j * np.pi * np.arange(bins) / n)
-    return np.asarray(1.0 / np.abs(1 - phi * turn) ** 2)
+    turn = np.cos(2 * np.pi / n * np.arange(bins))
+    return np.asarray(1.0 / (1 + phi * phi - 2 * phi * turn))
 
 
 def _mean_of_lower(share: float) -> float:
