@@ -139,6 +139,7 @@ class Plan:
     """As much of a plan as the pipeline looks at."""
 
     command = ("python",)
+    phases = ()
 
     def __init__(self, folder, **entry):
         self.folder = folder
