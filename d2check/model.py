@@ -199,6 +199,7 @@ FACTS: Mapping[str, str] = {
     "alone_load_cpu_s_per_image": "of them, seconds of processor time",
     "alone_read_s_per_image": "of them, seconds to read and decode the image",
     "lr_peak": "highest rate of the schedule (of the group that the logged lr is of)",
+    "first_loss": "median total loss of the first five iterations",
     "ramp_confirmed": "whether a slower ramp with another seed has failed as the first one did",
     "amp": "automatic mixed precision is on",
     "parameters": "number of trainable parameters",

@@ -20,6 +20,7 @@ def peak_rate_response(
     losses: Mapping[str, Series] | None = None,
     events: Sequence[Event] = (),
     lr_peak: float | None = None,
+    first_loss: float | None = None,
     confirmed: bool | None = None,
     *,
     smooth_rows: int = 5,
@@ -29,10 +30,12 @@ def peak_rate_response(
     """How far the loss rises while the rate climbs to its peak, and stays there.
 
     total, losses, lr_used: raw, of the ramp alone. lr_peak: the schedule's highest rate.
+    first_loss: level of total_loss as the whole run began; without it the ramp's own beginning
+    counts, which may lie in the dip of a detector that takes everything for background.
     confirmed: what a second ramp, slower and with another seed, has shown; None without one.
 
-    value: highest running median of total_loss / its level as the ramp begins; infinite where the
-    ramp ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
+    value: highest running median of total_loss / its level at the start; infinite where the ramp
+    ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
     end_share (end / start: near 1 where nothing is learned), fresh ("yes" where the proposals'
     loss began near chance, so that a sound training must fall), lr (rate when the loss was
     highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no", "not tried").
@@ -48,7 +51,8 @@ def peak_rate_response(
     if len(rows) < smooth_rows and finite:
         return Measurement(None, undecided=f"only {len(rows)} iterations of the ramp")
     level = _running_median(rows, smooth_rows) if len(rows) >= smooth_rows else rows
-    start = float(level[0]) if len(level) else math.nan
+    own_start = float(level[0]) if len(level) else math.nan
+    start = first_loss if first_loss is not None and first_loss > 0 else own_start
     end = float(level[-len(level) // 4 :].mean()) if len(level) else math.nan
     highest = int(level.argmax()) if len(level) else 0
     at = min(highest + smooth_rows // 2, len(lr_used) - 1) if finite else len(lr_used) - 1

@@ -133,7 +133,7 @@ class IterationProbe:
         stop = self._stop_rule.reason(iteration)
         if stop in ("iterations", "budget"):
             self.course.finish_as_configured()
-        stop = stop or self.course.advance(iteration, record["scalars"].get("lr"))
+        stop = stop or self.course.advance(iteration, record["scalars"])
         if self.course.stood:  # what stands between two iterations is the time of neither
             self.course.stood = False
             self._watch.restart()

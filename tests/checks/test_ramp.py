@@ -61,3 +61,11 @@ def test_trained_proposals_need_not_fall(level, fresh):
 def test_without_a_proposal_head_nobody_knows_whether_it_is_fresh():
     measured = peak_rate_response(series("total_loss", [2.0] * 90), RATE, {})
     assert measured.extras["fresh"] == "unknown"
+
+
+def test_the_level_of_the_whole_runs_start_counts_where_it_is_known():
+    """The ramp may begin in the dip of a detector that takes everything for background."""
+    total = series("total_loss", [1.0] * 20 + [2.0] * 70)
+    measured = peak_rate_response(total, RATE, first_loss=4.0)
+    assert measured.value == 0.5
+    assert measured.extras["start"] == 4.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any, Callable
 
 from . import loader, ramp
@@ -10,6 +11,7 @@ RAMP = "ramp"
 LOADER = "loader"
 WORST_BATCH = "worst-batch"
 STANDING = (LOADER, WORST_BATCH)  # phases that train nothing
+FIRST_LOSSES = 5  # iterations whose median is the level at the start
 ENOUGH_AT_PEAK = 100  # iterations near the peak of the rate that say what a ramp would
 
 
@@ -33,6 +35,7 @@ class Course:
         self._ends_after: int | None = None
         self._done = 0
         self._at_peak = 0
+        self._first_losses: list[float] = []
         self._peak: float | None = None
         self.ramp: ramp.Ramp | None = None
         self.stood = False  # a phase that trains nothing has just run
@@ -54,9 +57,15 @@ class Course:
             self._peak = peaks[ramp.main_group(self._optimizer.param_groups)]
             self._session.recorder.write({"t": "facts", "facts": {"lr_peak": self._peak}})
 
-    def advance(self, iteration: int, lr: float | None) -> str | None:
-        """An iteration is over, run with the rate `lr`. Why the loop shall end, or None."""
+    def advance(self, iteration: int, scalars: dict[str, float]) -> str | None:
+        """An iteration is over and has stored `scalars`. Why the loop shall end, or None."""
         self._done += 1
+        lr = scalars.get("lr")
+        if self._done <= FIRST_LOSSES and "total_loss" in scalars:
+            self._first_losses.append(scalars["total_loss"])
+            if self._done == FIRST_LOSSES:
+                first = statistics.median(self._first_losses)
+                self._session.recorder.write({"t": "facts", "facts": {"first_loss": first}})
         if self.ramp is not None:
             self.ramp.next()
         elif lr is not None and self._peak is not None and lr >= ramp.NEAR_PEAK * self._peak:

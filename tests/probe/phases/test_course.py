@@ -25,6 +25,8 @@ def test_the_ramp_uses_the_peak_rate_and_the_log_keeps_the_configured_one(train)
     assert used[6:] == pytest.approx([0.005] * 4)
     assert configured[4] < used[4] < used[5] < 0.005
     assert ran.facts["lr_peak"] == pytest.approx(0.005)
+    losses = [record["scalars"]["total_loss"] for record in ran.of("iter")]
+    assert ran.facts["first_loss"] == sorted(losses[:5])[2]
 
 
 def test_a_ramp_into_nan_is_a_result_and_no_crash(train):
