@@ -63,14 +63,15 @@ def loss_rise(
     if exploded:
         z = max(z, _last_row(curve.total))
     best, best_row, end = _levels(curve.total, exploded)
-    leap, leap_row = _leap(curve.pool, min(leap_rows, max(3, len(curve) // 12)))
+    window = min(leap_rows, max(3, len(curve) // 12))
+    leap, leap_row = _leap(curve.pool, window)
     extras: dict[str, Scalar] = {
         "z": z,
         "best": math.exp(best),
         "best_at": int(curve.iterations[best_row]),
         "end": math.exp(min(end, 700.0)),
         "leap": math.exp(min(leap, 700.0)),
-        "leap_z": leap / max(noise.mean_se(leap_rows / 2), 1e-9),
+        "leap_z": leap / max(noise.mean_se(window / 2), 1e-9),
         "leap_at": int(curve.iterations[leap_row]),
         "recovering": "yes" if _recovering(curve, noise) else "no",
         "rate_share": None
@@ -80,18 +81,21 @@ def loss_rise(
     ratio = math.exp(min(end - best, 700.0))
     undecided = None
     risen = ratio > 1.1 or leap > math.log(1.5)
-    if risen and ratio < 3 and _only_roi_rises(curve, roi_rise_z):
+    if risen and ratio < 3 and _only_roi_rises(curve, roi_rise_z, window):
         undecided = "the ROI heads are coming back from calling everything background"
     span = (int(curve.iterations[first]), int(curve.iterations[-1]))
     return Measurement(ratio, "ratio", span, extras, undecided)
 
 
-def _only_roi_rises(curve: LossCurve, limit_z: float) -> bool:
+def _only_roi_rises(curve: LossCurve, limit_z: float, window: int) -> bool:
+    """Whether foreground returns and nothing else rises: neither steadily nor by a leap."""
     rest = beside_roi(curve)
     if rest is None or not background_dip(curve):
         return False
     noise = noise_of(rest)
-    return max(_end_slopes(rest, noise) + _block_rises(rest, noise))[0] < limit_z
+    climb = max(_end_slopes(rest, noise) + _block_rises(rest, noise))[0]
+    leap = _leap(rest, window)[0] / max(noise.mean_se(window / 2), 1e-9)
+    return climb < limit_z and leap < limit_z + 2  # a leap is the largest of many
 
 
 def _end_slopes(values: Floats, noise: Noise) -> list[tuple[float, int]]:
