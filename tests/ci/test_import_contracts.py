@@ -64,7 +64,7 @@ def lint(checkout: Path, module: str, code: str) -> str:
         ("d2check.report.planted", "import d2check.probe.wire", "Of the probe"),
         ("d2check.harness.planted", "import d2check.probe.attach", "Of the probe"),
         ("d2check.probe.planted", "import d2check.errors", "The probe imports nothing else"),
-        ("d2check.probe.planted", "import numpy", "The probe imports nothing else"),
+        ("d2check.probe.planted", "import msgspec", "The probe imports nothing else"),
         ("d2check.probe.wire", "import torch", "The wire format needs"),
     ],
 )
