@@ -50,6 +50,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             time.slow_start,
             time.straggler,
             memory.headroom,
+            memory.worst_batch,
             memory.growth,
             memory.fragmentation,
             memory.host_growth,

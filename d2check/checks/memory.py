@@ -54,6 +54,29 @@ def headroom(
     return Measurement(1 - peak / gpu_total_mib, "share", span, extras)
 
 
+def worst_batch(
+    gpu_total_mib: float,
+    peak_mib: float | None = None,
+    out_of_memory: bool | None = None,
+    images_per_batch: int | None = None,
+) -> Measurement:
+    """Share of the GPU's memory that the largest possible batch leaves free.
+
+    peak_mib: peak of reserved memory with the largest padded size, the most objects and the most
+    foreground at once, an upper bound. out_of_memory: that batch did not fit. value: 0 where it
+    did not. extras: fits ("yes", "no"), peak_mib, half_batch.
+    """
+    if peak_mib is None and not out_of_memory:
+        return Measurement(None, undecided="the largest batch was not tried")
+    extras: dict[str, Scalar] = {
+        "fits": "no" if out_of_memory else "yes",
+        "peak_mib": peak_mib,
+        "half_batch": images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None,
+    }
+    free = 0.0 if out_of_memory or peak_mib is None else 1 - peak_mib / gpu_total_mib
+    return Measurement(free, "share", None, extras)
+
+
 def _log_record(values: Floats, seen: int, planned: int, tail_share: float) -> float:
     """Expected highest value of `planned` draws, from `seen`: M + a ln(planned / seen).
 
