@@ -17,6 +17,7 @@ from . import datasets, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .phases.course import WORST_BATCH, Course
+from .spikes import SpikeWatch
 from .stopping import StopRule
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ class IterationProbe:
             self.course.try_worst_batch = self._try_worst_batch
         self._loads: collections.deque[tuple[float, float, float | None]]
         self._loads = collections.deque(maxlen=LOADS_KEPT)
+        self._scaler: Any = getattr(self.inner, "grad_scaler", None)
+        self._spikes = SpikeWatch(self._recorder)
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
+        self._scale: Any = None
         self._lr_used: float | None = None
         self._waiting: collections.deque[tuple[dict[str, Any], Lap, Any]] = collections.deque()
         self._undo: list[Any] = []
@@ -117,16 +121,21 @@ class IterationProbe:
         if rss_mib is not None:
             record["rss_mib"] = rss_mib
         self._loads.extend(self.batch.loads)
+        if not self.course.in_ramp:
+            total = record["scalars"].get("total_loss")
+            self._spikes.look(iteration, total, lambda: self.batch.files)
         batch = self.batch.take()
         if batch:
             record["batch"] = batch
         if self._parameters and not self._stepped:
-            record["skipped_step"] = True
+            record["skipped_step"] = 1
+        elif self._scaler is not None:
+            record["skipped_step"] = 0
         if self._lr_used is not None:
             record["lr_used"] = self._lr_used
             self._lr_used = None
-        self._waiting.append((record, lap, self._norm))
-        self._norm = None
+        self._waiting.append((record, lap, (self._norm, self._scale)))
+        self._norm = self._scale = None
         self._write_passed()
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
@@ -187,6 +196,8 @@ class IterationProbe:
         self._stepped = True
         if self._every and int(self._trainer.iter) % self._every == 0:
             self._norm = weights.gradient_norm(self._parameters)
+            # A tensor, read when the GPU has passed it; `get_scale` would wait for the GPU.
+            self._scale = getattr(self._scaler, "_scale", None)
         if self.course.ramp is not None:
             self.course.ramp.raise_rates()
             self._lr_used = self.course.ramp.lr_used
@@ -207,11 +218,13 @@ class IterationProbe:
             self._write(*self._waiting.popleft(), by_events=False)
 
     def _write(
-        self, record: dict[str, Any], lap: Lap, norm: Any, *, by_events: bool = True
+        self, record: dict[str, Any], lap: Lap, sampled: tuple[Any, Any], *, by_events: bool = True
     ) -> None:
         record.update(lap.split(by_events=by_events))
-        if norm is not None and by_events:
-            record["grad_norm"] = float(norm)
+        if by_events:
+            for name, tensor in zip(("grad_norm", "grad_scale"), sampled):
+                if tensor is not None:
+                    record[name] = float(tensor)
         self._recorder.write(record)
         if by_events:
             self._watch.reuse(lap)

@@ -1,0 +1,27 @@
+"""What half precision does to the steps of the optimizer."""
+
+from __future__ import annotations
+
+from d2check.model import Measurement, Scalar, Series
+
+
+def skipped_steps(
+    skipped: Series, scale: Series | None = None, *, skip_rows: int = 30, min_rows: int = 50
+) -> Measurement:
+    """Share of the iterations whose step was left out because gradients were not finite.
+
+    skipped: 0 or 1 per iteration, raw. scale: of the gradient scaler, sampled. The scaler finds
+    its scale in the first iterations by skipping: they do not count. extras: skipped (their
+    number), last_scale (below 1 means that gradients overflow whatever is tried; None if unknown).
+    """
+    values = skipped.values[skip_rows:]
+    if len(values) < min_rows:
+        return Measurement(
+            None, undecided=f"only {len(values)} iterations after the first {skip_rows}"
+        )
+    extras: dict[str, Scalar] = {
+        "skipped": int(values.sum()),
+        "last_scale": float(scale.values[-1]) if scale is not None and len(scale) else None,
+    }
+    span = (int(skipped.iterations[skip_rows]), int(skipped.iterations[-1]))
+    return Measurement(float(values.mean()), "share", span, extras)
