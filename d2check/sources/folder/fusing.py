@@ -8,13 +8,14 @@ from dataclasses import replace
 from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
+from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Pair, shifted
 from d2check.sources.log_txt import LogSegment
 from d2check.sources.metrics_json import MetricsSegment
 
-# What the console prints differently from metrics.json, under names of their own: `time` there is
-# the mean since the process began, `data_time` the mean of the last 20 iterations. Sums of them
-# tell what the loader really cost, which medians of 20 hide.
+# What the console prints differently from metrics.json, under names of their own: means (of the
+# whole process, of 20 iterations). Their sums tell what the loader really cost, which medians of 20
+# hide.
 _MEANS = {"time": "time_mean", "data_time": "data_time_mean"}
 _NOT_TAKEN = {"eta_s"}  # metrics.json has it in full digits
 _ROW_SPAN = 20  # a row stands for the iterations before it
@@ -110,13 +111,26 @@ def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
             planned_iterations=run.planned_iterations or log.planned_iterations,
             malformed_lines=run.malformed_lines + log.malformed_lines,
         )
-    return run
+    return replace(run, series=_with_means_of_most(run.series))
+
+
+def _with_means_of_most(series: Mapping[str, Series]) -> dict[str, Series]:
+    """Without means of a part of the run, which must not stand for all of its rows."""
+    kept = dict(series)
+    for name, mean in _MEANS.items():
+        if name in kept and mean in kept and _stretch(kept[mean]) < 0.5 * _stretch(kept[name]):
+            del kept[mean]
+    return kept
+
+
+def _stretch(series: Series) -> int:
+    return int(series.iterations[-1] - series.iterations[0]) if len(series) else 0
 
 
 def _of_log(log: LogSegment, source: str) -> Run:
     return Run(
         source=source,
-        series=log.series,
+        series=with_intervals(log),
         facts={**log.facts, **class_facts(log.class_instances)},
         planned_iterations=log.planned_iterations,
         events=log.events,
@@ -132,7 +146,7 @@ def _added(
     spans = [(s.iterations[0], s.iterations[-1]) for s in metrics.series.values() if len(s)]
     first, last = min(int(a) for a, _ in spans), max(int(b) for _, b in spans)
     added = {}
-    for name, series in log.series.items():
+    for name, series in with_intervals(log).items():
         known_as = _MEANS.get(name, name) if name in have else name
         if name in _NOT_TAKEN or known_as in have:
             continue
