@@ -79,6 +79,7 @@ def launch(
             closed = manifest.ended(opened, session.facts, session.neutralised)
             failures.append(manifest.write_json(plan.folder / wire.MANIFEST, redact.data(closed)))
             failures.append(manifest.redact_plan(plan, redact))
+            failures += manifest.redact_output(plan.folder, redact)
     _tell(*last, on_record, on_line)
     for failure in filter(None, failures):
         on_line(f"d2check: not written: {failure}")

@@ -88,6 +88,30 @@ def redact_plan(plan: Plan, redact: Redactor) -> str | None:
     return write_json(plan.folder / wire.PLAN, redact.data(plan.to_plain()))
 
 
+def redact_output(folder: Path, redact: Redactor) -> list[str]:
+    """Mask the secrets in what the training itself has written of its config. Returns failures.
+
+    Detectron2's default_setup copies the whole config into its output folder and its log, which
+    are in the run folder now.
+    """
+    failures = []
+    for path in sorted((folder / "child-output").glob("*")):
+        if not (path.name == wire.CONFIG or path.name.startswith("log.txt")) or path.is_symlink():
+            continue
+        masked = path.with_name(path.name + ".masked")
+        try:
+            with (
+                path.open(encoding="utf-8", errors="replace") as lines,
+                masked.open("w", encoding="utf-8") as file,
+            ):
+                file.writelines(map(redact.text, lines))
+            masked.replace(path)
+        except OSError as error:
+            masked.unlink(missing_ok=True)
+            failures.append(f"{path.name}: {error.strerror or error}")
+    return failures
+
+
 def manifest(plan: Plan, redact: Redactor, environment: Mapping[str, str]) -> dict[str, Any]:
     """What is known before the child starts."""
     telling = {name: value for name, value in environment.items() if _TELLING.match(name)}

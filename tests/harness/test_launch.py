@@ -447,3 +447,22 @@ def test_two_runs_at_once_do_not_meet(plan_for, tmp_path):
         kinds = [ending.kind for ending in pool.map(launch, [plan, other])]
     assert kinds == [EndingKind.STOPPED] * 2
     assert manifest_of(plan)["facts"]["pid"] != manifest_of(other)["facts"]["pid"]
+
+
+def test_secrets_that_the_training_itself_writes_down_are_masked(plan_for):
+    """default_setup copies the config into the output folder and the log."""
+    plan = plan_for("""
+        inside = os.path.join(FOLDER, "child-output")
+        os.mkdir(inside)
+        for name in ("config.yaml", "log.txt", "log.txt.rank1"):
+            with open(os.path.join(inside, name), "w") as file:
+                file.write("TRACKER:\\n  API_KEY: written-secret-1\\nSOLVER:\\n  BASE_LR: 0.1\\n")
+        begin()
+        record("end", kind="stopped", i=0, reason="iterations")
+    """)
+    launch(plan, limits=QUICK)
+    for name in ("config.yaml", "log.txt", "log.txt.rank1"):
+        text = (plan.folder / "child-output" / name).read_text()
+        assert "written-secret-1" not in text
+        assert "BASE_LR: 0.1" in text
+    assert len(list((plan.folder / "child-output").iterdir())) == 3
