@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .imports import AfterImport
     from .session import Session
 
+AS_CONFIGURED = "as-configured"
 OWN_LOOP = (
     "the training loop is the script's own: its iterations are the steps of its EventStorage, "
     "and the time of its hooks is not told apart"
@@ -113,17 +114,27 @@ class PlainLoop:
         record.update(pid=os.getpid(), clock=time.time(), facts=dict(known, start_iter=iteration))
         session.recorder.write(record)
         session.recorder.note("own-loop", OWN_LOOP)
-        session.recorder.write(
-            {"t": "phase", "name": "as-configured", "first_iteration": iteration}
-        )
+        session.recorder.write({"t": "phase", "name": AS_CONFIGURED, "first_iteration": iteration})
         plan = session.plan
-        stop = StopRule(plan.stop_file, plan.iterations, plan.budget_s, rank, world_size)
+        stop = StopRule(plan.stop_file, self._length(), plan.budget_s, rank, world_size)
         self._probe = IterationProbe(session, self, stop)
         self._probe.attach(fetches_told=True)
         if self.model is not None:
             self._checksums = weights.Checksums(self.model)
         self.iter = iteration
         self._start()
+
+    def _length(self) -> int | None:
+        """Iterations as configured; the other phases need a trainer, and are left out aloud."""
+        plan = self._session.plan
+        length = plan.iterations
+        for phase in plan.phases:
+            if phase["name"] == AS_CONFIGURED:
+                length = phase.get("iterations") or length
+            else:
+                words = "%s: the training loop is the script's own" % phase["name"]
+                self._session.recorder.note("phase-skipped", words, phase=phase["name"])
+        return length
 
     def _start(self) -> None:
         self._probe.before_hooks()

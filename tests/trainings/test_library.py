@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import d2check
+from d2check import sources
 from d2check.model import EndingKind, Verdict
 
 
@@ -37,7 +38,8 @@ def test_the_hook_records_a_training_that_goes_on_as_it_would(project, trainer):
     assert "WENT ON 6" in done.stdout
     assert judged.run.rows == 6
     assert judged.run.ending.kind is EndingKind.FINISHED
-    assert {"forward_s", "backward_s", "data_s", "total_loss"} <= judged.run.series.keys()
+    (run,) = sources.read(project.folder / "health")
+    assert {"forward_s", "backward_s", "data_s", "total_loss"} <= run.series.keys()
     if trainer == "default":
         assert (project.folder / "own-output" / "model_final.pth").exists()
         assert judged.run.config is not None
