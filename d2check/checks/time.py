@@ -317,7 +317,7 @@ def straggler(by_rank: Mapping[str, Series], *, skip_rows: int = 5) -> Measureme
     """How much slower the slowest rank's own work is than the median rank's.
 
     by_rank: name -> seconds per iteration without waiting for others (forward, data). value:
-    slowest / median. extras: rank (name of the slowest), slowest_s, median_s.
+    slowest / median. extras: rank ("rank 1", the slowest), slowest_s, median_s.
     """
     means = {
         name: float(np.mean(s.values[skip_rows:])) for name, s in by_rank.items() if len(s) > 20
@@ -325,8 +325,10 @@ def straggler(by_rank: Mapping[str, Series], *, skip_rows: int = 5) -> Measureme
     if len(means) < 2:
         return Measurement(None, undecided="only one rank was timed")
     slowest = max(means, key=lambda name: means[name])
+    told = slowest.partition("/")[0].removeprefix("rank")
+    rank = told if told.isdigit() else "0"  # rank 0's series have no prefix
     median = float(np.median([v for name, v in means.items() if name != slowest]))
     extras: dict[str, Scalar] = {
-        "rank": slowest, "slowest_s": means[slowest], "median_s": median,
+        "rank": f"rank {rank}", "slowest_s": means[slowest], "median_s": median,
     }  # fmt: skip
     return Measurement(means[slowest] / max(median, 1e-12), "ratio", None, extras)
