@@ -26,7 +26,7 @@ class Course:
         self._session = session
         self._trainer = trainer
         self._cost = cost
-        self._optimizer = getattr(inner, "optimizer", None)
+        self._optimizer: Any = getattr(inner, "optimizer", None)
         self._loader = getattr(inner, "data_loader", None)
         planned = session.plan.phases or [{"name": "as-configured"}]
         self._standing = {phase["name"] for phase in planned} & set(STANDING)
@@ -60,16 +60,13 @@ class Course:
     def advance(self, iteration: int, scalars: dict[str, float]) -> str | None:
         """An iteration is over and has stored `scalars`. Why the loop shall end, or None."""
         self._done += 1
-        lr = scalars.get("lr")
-        if self._done <= FIRST_LOSSES and "total_loss" in scalars:
-            self._first_losses.append(scalars["total_loss"])
-            if self._done == FIRST_LOSSES:
-                first = statistics.median(self._first_losses)
-                self._session.recorder.write({"t": "facts", "facts": {"first_loss": first}})
+        self._note_first_loss(scalars.get("total_loss"))
         if self.ramp is not None:
             self.ramp.next()
-        elif lr is not None and self._peak is not None and lr >= ramp.NEAR_PEAK * self._peak:
-            self._at_peak += 1
+        elif self._peak is not None:
+            # A trainer without Detectron2's LRScheduler logs no rate, but has one.
+            lr = scalars.get("lr", self._rate())
+            self._at_peak += lr >= ramp.NEAR_PEAK * self._peak
         if self._ends_after is None or self._done < self._ends_after:
             return None
         self.finish_as_configured()
@@ -81,6 +78,18 @@ class Course:
                 return "iterations"
         self._enter(iteration + 1)
         return None
+
+    def _note_first_loss(self, total: float | None) -> None:
+        if self._done > FIRST_LOSSES or total is None:
+            return
+        self._first_losses.append(total)
+        if self._done == FIRST_LOSSES:
+            first = statistics.median(self._first_losses)
+            self._session.recorder.write({"t": "facts", "facts": {"first_loss": first}})
+
+    def _rate(self) -> float:
+        groups = self._optimizer.param_groups
+        return float(groups[ramp.main_group(groups)]["lr"])
 
     def finish_as_configured(self) -> None:
         """Try the worst batch, once, ahead of a ramp or of the end of the loop."""

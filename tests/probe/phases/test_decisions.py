@@ -1,0 +1,98 @@
+"""Which phases follow each other, without a training."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from d2check.probe.phases.course import Course  # noqa: E402  (imports torch)
+from d2check.probe.plan import Plan  # noqa: E402
+
+PHASES = [
+    {"name": "loader"},
+    {"name": "as-configured", "iterations": 120},
+    {"name": "worst-batch"},
+    {"name": "ramp", "iterations": 40, "climb": 10},
+]
+
+
+class Recorder:
+    def __init__(self):
+        self.records = []
+
+    def write(self, record):
+        self.records.append(record)
+
+    def note(self, kind, message, **more):
+        self.records.append({"t": "note", "kind": kind, "message": message, **more})
+
+    def skipped(self):
+        return [r["message"] for r in self.records if r.get("kind") == "phase-skipped"]
+
+    def phases(self):
+        return [(r["name"], r["first_iteration"]) for r in self.records if r["t"] == "phase"]
+
+
+def course_of(phases, lr=0.1, initial_lr=None):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr)
+    if initial_lr is not None:
+        optimizer.param_groups[0]["initial_lr"] = initial_lr
+    session = SimpleNamespace(plan=Plan({"folder": "", "phases": phases}), recorder=Recorder())
+    inner = SimpleNamespace(optimizer=optimizer, data_loader=None)
+    return Course(session, SimpleNamespace(), inner, cost=object), session.recorder
+
+
+def go(course, iterations):
+    course.begin(0)
+    return [course.advance(i, {"total_loss": 1.0}) for i in range(iterations)]
+
+
+def test_a_rate_that_never_changes_needs_no_ramp():
+    course, recorder = course_of(PHASES)
+    assert go(course, 120)[-1] == "iterations"
+    assert recorder.phases() == [("as-configured", 0)]
+    assert any("near its peak for 120 iterations" in told for told in recorder.skipped())
+
+
+def test_what_was_not_done_is_told():
+    course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
+    go(course, 130)
+    assert recorder.phases() == [("as-configured", 0), ("ramp", 120)]
+    told = " ".join(recorder.skipped())
+    assert "loader: " in told
+    assert "worst-batch: the training runs on the CPU" in told
+
+
+def test_the_worst_batch_is_tried_once_and_before_the_ramp():
+    course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
+    tried = []
+
+    def attempt():
+        tried.append(course.in_ramp)
+        return {"worst_batch_mib": 7.0}
+
+    course.try_worst_batch = attempt
+    go(course, 160)
+    course.finish_as_configured()
+    assert tried == [False]
+    assert {"t": "facts", "facts": {"worst_batch_mib": 7.0}} in recorder.records
+
+
+def test_a_batch_that_does_not_suit_the_model_ends_nothing():
+    course, recorder = course_of(PHASES[1:3])
+
+    def attempt():
+        raise KeyError("sem_seg")
+
+    course.try_worst_batch = attempt
+    go(course, 120)
+    assert recorder.skipped() == ["worst-batch: 'sem_seg'"]
+
+
+def test_a_plan_without_phases_is_one_as_configured():
+    course, recorder = course_of([])
+    assert go(course, 10) == [None] * 10
+    assert recorder.phases() == [("as-configured", 0)]
