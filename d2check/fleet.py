@@ -24,6 +24,7 @@ from d2check.rules.select import matching
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
+    from io import BufferedReader
 
 # Two workers take 0.3 s to start; at 5 to 10 ms an output a pool pays from about 100 on.
 POOL_FROM = 200
@@ -106,6 +107,17 @@ def judge_output(output: Path | Unreadable, choice: RuleChoice) -> Iterator[Judg
         runs = sources.read(output)
     except InputError as error:
         yield Unreadable(str(output), str(error))
+        return
+    for run in runs:
+        yield judge_run(choose(choice).rules, run)
+
+
+def judge_text(stream: BufferedReader, name: str, choice: RuleChoice) -> Iterator[Judged]:
+    """The runs in rows or log lines that come from a stream; name: what to call it."""
+    try:
+        runs = sources.read_text(stream, name)
+    except InputError as error:
+        yield Unreadable(name, str(error))
         return
     for run in runs:
         yield judge_run(choose(choice).rules, run)

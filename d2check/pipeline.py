@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2check import __version__, sources, verify
 from d2check.config import keys
 from d2check.errors import InputError, UsageError
-from d2check.fleet import RuleChoice, judge_all, judge_run
+from d2check.fleet import RuleChoice, judge_all, judge_run, judge_text
 from d2check.harness.launch import launch
 from d2check.harness.plan import Plan
 from d2check.model import (
@@ -30,9 +31,13 @@ from d2check.rules.model import Rule
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from io import BufferedReader
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
+OnJudged = Callable[[RunReport | Unreadable], None]
+
+_PASTED = "standard input"
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,24 @@ def audit(
     choice: RuleChoice,
     terms: Terms = Terms(),
     *,
+    pasted: BufferedReader | None = None,
     executor: Executor | None = None,
+    on_judged: OnJudged = lambda item: None,
 ) -> Report:
     """Judge whatever the paths hold. What cannot be read is reported and stops nothing.
 
-    Ctrl-C ends the reading, and what was judged until then is reported. executor: see
-    `fleet.judge_all`.
+    Ctrl-C ends the reading, and what was judged until then is reported. pasted: rows or log lines
+    to judge before the paths, standard input perhaps. executor: see `fleet.judge_all`. on_judged:
+    told of each run and of each path that could not be read.
     """
     started = time.monotonic()
     judged: list[RunReport] = []
     unreadable: list[Unreadable] = []
     interrupted = False
     try:
-        for item in judge_all(sources.discover(paths), choice, executor):
+        texts = judge_text(pasted, _PASTED, choice) if pasted is not None else ()
+        for item in chain(texts, judge_all(sources.discover(paths), choice, executor)):
+            on_judged(item)
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue

@@ -44,12 +44,13 @@ def environment(tmp_path):
 def d2check(tmp_path, environment):
     """Runs the command line in a process of its own, in an empty folder."""
 
-    def call(*arguments, training="healthy", **variables):
+    def call(*arguments, training="healthy", stdin=None, **variables):
         done = subprocess.run(
             [sys.executable, "-m", "d2check", *map(str, arguments)],
             cwd=tmp_path,
             env=environment | {"FAKE_TRAINING": training} | variables,
             capture_output=True,
+            input=stdin,
             text=True,
             encoding="utf-8",
             timeout=300,

@@ -116,3 +116,39 @@ def test_a_mistake_in_the_project_file_is_told_with_its_place(d2check, output, t
     assert ran.code == 4
     assert "mine.yaml:2:" in ran.err
     assert "time/data-bound" in ran.err
+
+
+LOG = "[03/01 09:00:00 d2.engine.train_loop]: Starting training from iteration 0\n" + "".join(
+    f"[03/01 09:00:{i:02} d2.utils.events]:  eta: 1:00:00  iter: {19 + 20 * i}  "
+    f"total_loss: {3 * 0.98**i:.4g}  time: 0.1000  data_time: 0.0800  lr: 0.005  max_mem: 900M\n"
+    for i in range(60)
+)
+
+
+@pytest.mark.parametrize("text", [ROWS, LOG], ids=["rows", "log lines"])
+def test_what_is_piped_in_is_judged_as_a_file_would_be(d2check, text):
+    ran = d2check("audit", "-", stdin=text)
+    assert ran.code == 1
+    assert "FAIL  time/data-bound" in ran.out
+    assert "standard input" in ran.out
+    assert ran.err == ""  # no progress in a pipe
+
+
+def test_piped_text_and_paths_are_judged_together(d2check, output):
+    ran = d2check("audit", "-", output, "--json", "-", stdin=LOG)
+    sources = [run["source"] for run in json.loads(ran.out)["runs"]]
+    assert sources == ["standard input", str(output / "metrics.json")]
+
+
+def test_nothing_piped_in_says_what_to_paste(d2check):
+    ran = d2check("audit", "-", stdin="")
+    assert ran.code == 4
+    assert "nothing came in" in ran.err
+    assert "metrics.json" in ran.err
+
+
+def test_piped_text_that_is_no_training_is_told_and_no_traceback(d2check):
+    ran = d2check("audit", "-", stdin="lorem ipsum\n" * 40)
+    assert ran.code == 4
+    assert "standard input" in ran.out + ran.err
+    assert "Traceback" not in ran.err
