@@ -117,3 +117,22 @@ def test_a_broken_event_file_beside_rows_is_told_and_no_obstacle(tmp_path):
     (run,) = sources.read(tmp_path)
     assert run.rows == 10
     assert [one.kind for one in run.events] == ["unreadable"]
+
+
+def test_large_event_files_that_add_only_a_clock_are_left_unread_aloud(tmp_path):
+    rows_file(tmp_path, (19, 199, 0))
+    (tmp_path / "log.txt").write_text(
+        "".join(
+            f"[03/01 09:00:{i:02} d2.utils.events]:  eta: 0:01:00  iter: {19 + 20 * i}  "
+            f"total_loss: {loss_at(19 + 20 * i, 0):.4g}  time: 0.5000  lr: 0.01\n"
+            for i in range(10)
+        )
+    )
+    events_file(tmp_path, begin_s=1.6e9)
+    (run,) = sources.read(tmp_path)
+    assert "not-read" not in {event.kind for event in run.events}
+    with next(tmp_path.glob("events.*")).open("ab") as stream:
+        stream.truncate(5 * 2**20)
+    (run,) = sources.read(tmp_path)
+    (told,) = [event for event in run.events if event.kind == "not-read"]
+    assert "5 MiB" in told.message

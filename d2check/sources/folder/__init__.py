@@ -44,13 +44,13 @@ _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
 _EVENT_FILE, _EVENT_FILE_WITHIN = b"brain.Event:", 64  # the version that each of them begins with
 # Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
 # they add little.
-_SMALL_BYTES, _ANY_SIZE = 4 * 2**20, 2**62
+_SMALL_BYTES = 4 * 2**20
 _SNIFF_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What a folder holds. problems: files that could not be read, and why."""
+    """What a folder holds. problems: files that could not be read, and why. unread: by choice."""
 
     metrics: MetricsFile | None
     logs: tuple[LogSegment, ...]
@@ -58,6 +58,7 @@ class _Found:
     ranks: tuple[LogSegment, ...]
     sources: tuple[Path, ...]
     problems: tuple[InputError, ...]
+    unread: tuple[Event, ...] = ()
 
 
 def is_output_folder(path: Path) -> bool:
@@ -106,7 +107,8 @@ def read_folder(path: Path) -> tuple[Run, ...]:
         starts=len(found.logs) if found.logs and not failed else None,
     )
     told = tuple(Event("unreadable", str(one), read_from=one.where) for one in found.problems)
-    return (*runs[:-1], replace(runs[-1], events=(*runs[-1].events, *told)))
+    events = (*runs[-1].events, *told, *found.unread)
+    return (*runs[:-1], replace(runs[-1], events=events))
 
 
 def read_file(path: Path) -> tuple[Run, ...]:
@@ -170,28 +172,40 @@ def _found(folder: Path) -> _Found:
             continue
         logs += [one for one in segments if not _repeats(one, earlier)]
         sources.append(path)
-    wanted = metrics is None or not logs
+    event_files = _event_files(folder)
+    unread: tuple[Event, ...] = ()
+    size = sum(path.stat().st_size for path in event_files)
+    if metrics is not None and logs and size > _SMALL_BYTES:
+        unread = (_not_read(event_files, size),)
+        event_files = []
     events: list[EventsSegment] = []
-    for path in _event_files(folder, _ANY_SIZE if wanted else _SMALL_BYTES):
+    for path in event_files:
         try:
             events += read_events(path).segments
             sources.append(path)
         except InputError as error:
             problems.append(error)
     return _Found(
-        metrics, tuple(logs), tuple(events), tuple(ranks), tuple(sources), tuple(problems)
+        metrics, tuple(logs), tuple(events), tuple(ranks), tuple(sources), tuple(problems), unread
     )
 
 
-def _event_files(folder: Path, limit: int) -> list[Path]:
-    """The event files, oldest first, unless they are too large for what they add."""
+def _not_read(files: Sequence[Path], size: int) -> Event:
+    text = (
+        f"{len(files)} TensorBoard event file{'s' if len(files) > 1 else ''} of "
+        f"{size / 2**20:,.0f} MiB not read: metrics.json and a log tell the same and a clock"
+    )
+    return Event("not-read", text, read_from=str(files[0]))
+
+
+def _event_files(folder: Path) -> list[Path]:
+    """The event files, oldest first."""
     root = folder.resolve()
-    found = [
+    return [
         path
         for path in sorted(folder.glob("events.out.tfevents.*"))
         if path.is_file() and path.resolve().is_relative_to(root)
     ]
-    return found if sum(path.stat().st_size for path in found) <= limit else []
 
 
 def _log_files(folder: Path) -> list[Path]:
