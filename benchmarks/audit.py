@@ -158,7 +158,9 @@ def many_folders(root: Path, count: int) -> None:
     make_outputs(root, count)
     cost = cost_of([*_D2CHECK, "audit", str(root)])
     print(f"\n{count:,} folders of 100 rows\n  d2check audit       {cost}")
-    print(f"  a folder: {1e3 * cost.wall_s / count:.1f} ms wall, {1e3 * cost.cpu_s / count:.1f} cpu")
+    print(
+        f"  a folder: {1e3 * cost.wall_s / count:.1f} ms wall, {1e3 * cost.cpu_s / count:.1f} cpu"
+    )
 
 
 def one_large(path: Path, what: str) -> None:
