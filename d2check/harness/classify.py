@@ -147,6 +147,11 @@ def stack_of(lines: Sequence[str]) -> tuple[str, ...]:
 
 def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
     error, message = _text(end.get("error")), _text(end.get("message"))
+    if error == "ProcessRaisedException":
+        # torch.multiprocessing's spawn, before any rank trained: stderr ends with the rank's own.
+        inner = traceback_of(seen.stderr)
+        if inner[0] is not None:
+            return _ending(seen, crash_kind(inner[0], inner[1]), *inner)
     frames = tuple(
         _frame(*(str(part) for part in frame))
         for frame in end.get("traceback") or ()

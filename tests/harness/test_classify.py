@@ -218,3 +218,29 @@ def test_hung_names_the_place_and_the_users_line_that_led_there():
     assert message is not None
     assert message.startswith("no iteration ended for 61 s; it was in /e/lib/python3.11/")
     assert message.endswith("in _try_get_data, called from /u/train.py:40 in main")
+
+
+def test_the_error_of_a_spawned_rank_is_told_and_not_the_launchers():
+    end = {"kind": "crashed", "error": "ProcessRaisedException", "message": "-- Process 1 ..."}
+    stderr = """Traceback (most recent call last):
+  File "/home/me/train_net.py", line 40, in <module>
+    launch(main, 2)
+torch.multiprocessing.spawn.ProcessRaisedException:
+
+-- Process 1 terminated with the following error:
+Traceback (most recent call last):
+  File "/home/me/train_net.py", line 12, in main
+    register()
+NameError: name 'register' is not defined
+""".splitlines()
+    ending = classify(Evidence(end=end, exit_status=1, stderr=stderr))
+    assert (ending.error, ending.message) == ("NameError", "name 'register' is not defined")
+    assert ending.traceback == ("/home/me/train_net.py:12 in main: register()",)
+
+
+def test_a_rank_is_named_in_the_message():
+    end = {"kind": "killed", "signal": "SIGSEGV"}
+    ending = classify(Evidence(end=end, rank="rank 3 of 4", exit_status=1, last_iteration=7))
+    assert ending.kind is EndingKind.KILLED
+    assert (ending.error, ending.iteration) == ("SIGSEGV", 7)
+    assert str(ending.message).startswith("rank 3 of 4: ended by SIGSEGV")
