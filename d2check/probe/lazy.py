@@ -16,9 +16,8 @@ _SCALARS = (bool, int, float, str, type(None))
 
 def is_lazy(cfg: Any) -> bool:
     """Whether this is a LazyConfig as Detectron2's lazyconfig_train_net.py takes it."""
-    from omegaconf import DictConfig
-
-    return isinstance(cfg, DictConfig) and "train" in cfg
+    # By name: a Detectron2 before LazyConfig comes without omegaconf.
+    return type(cfg).__module__.startswith("omegaconf.") and "train" in cfg
 
 
 def write(cfg: Any, session: Session) -> None:

@@ -13,7 +13,7 @@ from d2check.probe import wire
 
 FOLDER = Path(wire.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
-THE_USERS = {"torch", "detectron2"}
+THE_USERS = {"torch", "detectron2", "omegaconf"}  # Detectron2's LazyConfig is omegaconf's
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

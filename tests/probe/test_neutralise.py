@@ -53,21 +53,77 @@ def test_what_the_checker_has_set_stays(session, environment, monkeypatch):
     assert os.environ["WANDB_MODE"] == "offline"
 
 
-class Checkpointer:
-    saved = 0
+@pytest.fixture
+def checkpoints(session):
+    """Stand-ins for fvcore's classes, neutralised."""
 
-    def save(self, name, **kwargs):
-        self.saved += 1
+    class Checkpointer:
+        def __init__(self, model, save_dir="", *, save_to_disk=True, **checkpointables):
+            self.save_dir, self.saved, self.resumed = save_dir, 0, None
 
+        def save(self, name, **kwargs):
+            self.saved += 1
 
-def test_no_checkpoint_is_saved_and_that_is_told_once(session):
-    module = types.SimpleNamespace(Checkpointer=Checkpointer)
+        def has_checkpoint(self):
+            return True
+
+        def resume_or_load(self, path, *, resume=True):
+            self.resumed = resume
+            return {"path": path}
+
+    class PeriodicCheckpointer:
+        def __init__(self, checkpointer):
+            self.checkpointer, self.removed = checkpointer, 0
+
+        def step(self, iteration, **kwargs):
+            self.removed += 1
+
+        def save(self, name, **kwargs):
+            self.checkpointer.saved += 1
+
+    module = types.SimpleNamespace(
+        Checkpointer=Checkpointer, PeriodicCheckpointer=PeriodicCheckpointer
+    )
     neutralise._checkpointer(module, session)
-    checkpointer = Checkpointer()
+    return module
+
+
+def test_no_checkpoint_is_saved_and_that_is_told_once(session, checkpoints):
+    checkpointer = checkpoints.Checkpointer(None, "/data/precious")
     for _ in range(3):
         checkpointer.save("model_0000001", iteration=1)
     assert checkpointer.saved == 0
     assert told(session).count("checkpoints") == 1
+
+
+def test_no_older_checkpoint_is_removed_to_make_room(checkpoints):
+    checkpointer = checkpoints.Checkpointer(None, "/data/precious")
+    periodic = checkpoints.PeriodicCheckpointer(checkpointer)
+    periodic.step(0)
+    periodic.save("model_final")
+    assert (periodic.removed, checkpointer.saved) == (0, 0)
+
+
+def test_nothing_is_resumed_from(session, checkpoints):
+    checkpointer = checkpoints.Checkpointer(None, save_dir="/data/precious")
+    assert checkpointer.save_dir == session.plan.child_output
+    assert checkpointer.resume_or_load("weights.pkl", resume=True) == {"path": "weights.pkl"}
+    assert checkpointer.resumed is False
+    assert not checkpointer.has_checkpoint()
+    assert "resuming" in told(session)
+
+
+def test_a_checkpointer_without_a_folder_keeps_none(checkpoints):
+    assert checkpoints.Checkpointer(None).save_dir == ""
+
+
+def test_a_logger_of_the_scripts_own_writes_into_the_run_folder(session):
+    module = types.SimpleNamespace(setup_logger=lambda output=None, rank=0: (output, rank))
+    neutralise._logger(module, session)
+    inside = session.plan.child_output
+    assert module.setup_logger("/data/precious", rank=2) == (inside, 2)
+    assert module.setup_logger("/data/own.log") == (os.path.join(inside, "own.log"), 0)
+    assert module.setup_logger() == (None, 0)
 
 
 def test_writers_are_led_into_the_run_folder(session, tmp_path):
