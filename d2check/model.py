@@ -204,6 +204,7 @@ FACTS: Mapping[str, str] = {
     "worst_batch_height": "height that the images of that batch are padded to, pixels",
     "worst_batch_width": "their width, pixels",
     "worst_batch_objects": "objects of each image of that batch",
+    "groups_not_finite": "modules or parameters that hold NaN or infinity at the end",
     "first_loss": "median total loss of the first five iterations",
     "ramp_confirmed": "whether a slower ramp with another seed has failed as the first one did",
     "amp": "automatic mixed precision is on",

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from d2check.checks import (
     ending,
     evaluation,
+    finite,
     heads,
     labels,
     loss,
@@ -37,6 +38,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             rise.loss_rise,
             ramp.peak_rate_response,
             precision.skipped_steps,
+            finite.broken_weights,
             swing.loss_swing,
             spikes.loss_spikes,
             loss.non_finite,

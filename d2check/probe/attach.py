@@ -133,9 +133,11 @@ class Training:
         probe.detach()
         last = probe.last_iteration
         probe.tell_loads()
-        if error is None or self._reason is not None:
-            if self._checksums is not None:
+        if self._checksums is not None:
+            if error is None or self._reason is not None:
                 self._checksums.note_untouched(session, probe.iterations)
+            if not probe.course.in_ramp and not gpu_is_unusable(error):
+                self._checksums.note_not_finite(session)
         if self._reason is not None:
             if error is not None and not isinstance(error, LoopEnded):
                 # A hook of the user failed while the loop was being left.
@@ -170,6 +172,11 @@ class Training:
         self.end(None)
         for hook in self._hooks:
             self._trainer._hooks.remove(hook)
+
+
+def gpu_is_unusable(error: BaseException | None) -> bool:
+    """Whether the GPU has no room left, or is lost: nothing more may be asked of it."""
+    return error is not None and "CUDA" in "%s %s" % (type(error).__name__, error)
 
 
 def is_non_finite(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,6 +89,23 @@ class Checksums:
                 "untouched",
                 "trainable, but unchanged after %d iterations: %s"
                 % (iterations, ", ".join(names[:LISTED])),
+                names=names[:100],
+            )
+
+    def not_finite(self) -> list[str]:
+        """Names of parameters that hold NaN or infinity, as `untouched` names them."""
+        now = self._take()
+        bad = {n for n, sums in now.items() if not all(map(math.isfinite, sums))}
+        return common_names(bad, set(now))
+
+    def note_not_finite(self, session: Session) -> None:
+        """Record which parameters are beyond repair."""
+        names = self.not_finite()
+        session.recorder.write({"t": "facts", "facts": {"groups_not_finite": len(names)}})
+        if names:
+            session.recorder.note(
+                "not-finite",
+                "parameters hold NaN or infinity: %s" % ", ".join(names[:LISTED]),
                 names=names[:100],
             )
 

@@ -41,6 +41,16 @@ def test_values_that_trade_places_count_as_changed():
     assert checksums.untouched() == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_that_are_not_finite_are_named(value):
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    checksums = weights.Checksums(model)
+    assert checksums.not_finite() == []
+    with torch.no_grad():
+        model["head"].bias[1] = value
+    assert checksums.not_finite() == ["head.bias"]
+
+
 NAMES = st.sets(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(lambda p: ".".join([*p, "w"])),
     min_size=1,
