@@ -13,6 +13,8 @@ from typing import Any
 from d2check.errors import InputError, UsageError
 from d2check.harness.phases import (
     DEFAULT_ITERATIONS,
+    PHASES,
+    RAMP,
     PlannedPhase,
     plan_phases,
     total_iterations,
@@ -102,25 +104,11 @@ def plan_run(
     check_overrides(overrides, lazy=lazy)
     _check_length(iterations, budget_s)
     if configured_for is not None and phases is None:
-        phases = ["as-configured"]  # a share of the batch says nothing of the whole one's peak rate
+        # A share of the batch says nothing of what the peak rate does to the whole one.
+        phases = [name for name in PHASES if name != RAMP]
     planned = plan_phases(phases, iterations, budget_s)
-    if trainer is not None and lazy:
-        raise UsageError("--trainer: a LazyConfig is trained as lazyconfig_train_net.py does it.")
-    if trainer is not None and not _TRAINER.fullmatch(trainer):
-        raise UsageError(
-            f"--trainer {trainer}: expected module:Class, as my_project.train:Trainer."
-        )
-    if device is not None and not _DEVICE.fullmatch(device):
-        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:N.")
-    if seed is not None and seed < 0:
-        raise UsageError(f"--seed {seed}: expected 0 or above; Detectron2 draws one below 0.")
-    if num_gpus < 1:
-        raise UsageError(f"--num-gpus {num_gpus}: expected a number above 0.")
-    if configured_for is not None and configured_for <= num_gpus:
-        raise UsageError(
-            f"--as-configured-for {configured_for}: expected more GPUs than the {num_gpus} that "
-            "are used here (--num-gpus)."
-        )
+    _check_training(trainer, device, seed, lazy=lazy)
+    _check_gpus(num_gpus, configured_for)
     entry = {
         "kind": "config",
         "config": os.path.abspath(config),
@@ -177,6 +165,31 @@ def _check_length(iterations: int | None, budget_s: float | None) -> None:
         raise UsageError(f"--iterations {iterations}: expected a number above 0.")
     if budget_s is not None and not 0 < budget_s < float("inf"):
         raise UsageError(f"--budget {budget_s:g}: expected more than 0 seconds, as 5m or 90s.")
+
+
+def _check_training(
+    trainer: str | None, device: str | None, seed: int | None, *, lazy: bool
+) -> None:
+    if trainer is not None and lazy:
+        raise UsageError("--trainer: a LazyConfig is trained as lazyconfig_train_net.py does it.")
+    if trainer is not None and not _TRAINER.fullmatch(trainer):
+        raise UsageError(
+            f"--trainer {trainer}: expected module:Class, as my_project.train:Trainer."
+        )
+    if device is not None and not _DEVICE.fullmatch(device):
+        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:N.")
+    if seed is not None and seed < 0:
+        raise UsageError(f"--seed {seed}: expected 0 or above; Detectron2 draws one below 0.")
+
+
+def _check_gpus(num_gpus: int, configured_for: int | None) -> None:
+    if num_gpus < 1:
+        raise UsageError(f"--num-gpus {num_gpus}: expected a number above 0.")
+    if configured_for is not None and configured_for <= num_gpus:
+        raise UsageError(
+            f"--as-configured-for {configured_for}: expected more GPUs than the {num_gpus} that "
+            "are used here (--num-gpus)."
+        )
 
 
 def _command_stem(command: Sequence[str]) -> str:

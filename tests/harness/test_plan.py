@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from d2check.errors import InputError, UsageError
 from d2check.harness import validate
 from d2check.harness.phases import DEFAULT_ITERATIONS, QUICK_RAMP
-from d2check.harness.plan import parse_duration_s, plan_run
+from d2check.harness.plan import parse_duration_s, plan_command, plan_run
 
 
 @pytest.fixture
@@ -258,3 +258,31 @@ def test_duration_adds_its_parts(hours, minutes, seconds):
 def test_any_text_is_a_duration_above_zero_or_refused(text):
     with contextlib.suppress(UsageError):
         assert parse_duration_s(text) > 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "word"),
+    [
+        ({"num_gpus": 0}, "--num-gpus 0"),
+        ({"num_gpus": 2, "configured_for": 2}, "more GPUs than the 2"),
+    ],
+)
+def test_numbers_of_gpus_that_make_no_sense_are_refused(config, choices, word):
+    with pytest.raises(UsageError, match=word):
+        plan_run(config, **choices)
+
+
+def test_a_share_of_the_batch_is_not_driven_to_the_whole_ones_peak_rate(config):
+    plan = plan_run(config, configured_for=8)
+    assert [phase.name for phase in plan.phases] == ["loader", "as-configured", "worst-batch"]
+
+
+def test_a_command_is_named_by_its_script_and_needs_no_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train_net.py").write_text("")
+    plan = plan_command([sys.executable, "-u", "train_net.py", "--num-gpus", "2"], iterations=5)
+    assert plan.folder.name.endswith("-train_net")
+    assert plan.command == (sys.executable, "-u", "train_net.py", "--num-gpus", "2")
+    assert plan.entry["kind"] == "command"
+    module = plan_command([sys.executable, "-m", "tools.train"])
+    assert module.folder.name.endswith("-train")
