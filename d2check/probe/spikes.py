@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import os
 import statistics
 from typing import Any, Callable
 
@@ -28,12 +29,14 @@ class SpikeWatch:
         recent = self._recent
         if len(recent) == USUAL and total > FACTOR * min(recent) and self._noted < NOTED:
             usual = statistics.median(recent)
-            if total > FACTOR * usual:
+            # A loss that leaps again at once diverges: its first leap tells the batch.
+            if total > FACTOR * usual and recent[-1] <= FACTOR * usual:
                 self._noted += 1
                 named = files()
+                short = ", ".join(os.path.basename(name) for name in named)
                 self._recorder.note(
                     "spike",
-                    "total_loss %.3g, usually %.3g: %s" % (total, usual, ", ".join(named)),
+                    "total_loss %.3g, usually %.3g: %s" % (total, usual, short),
                     i=iteration,
                     batch_files=named,
                 )

@@ -19,15 +19,15 @@ def watch(losses):
     recorder = Recorder()
     spikes = SpikeWatch(recorder)
     for iteration, loss in enumerate(losses):
-        spikes.look(iteration, loss, lambda: ["a.png", "b.png"])
+        spikes.look(iteration, loss, lambda: ["images/a.png", "images/b.png"])
     return recorder.notes
 
 
 def test_a_leap_names_the_images_of_its_batch():
     notes = watch([1.0] * 30 + [4.0] + [1.0] * 10)
     assert [note["i"] for note in notes] == [30]
-    assert notes[0]["batch_files"] == ["a.png", "b.png"]
-    assert "a.png" in notes[0]["message"]
+    assert notes[0]["batch_files"] == ["images/a.png", "images/b.png"]
+    assert notes[0]["message"] == "total_loss 4, usually 1: a.png, b.png"
 
 
 def test_a_crowded_image_is_no_leap():
@@ -44,3 +44,7 @@ def test_a_training_that_only_leaps_is_told_a_few_times():
 
 def test_nan_is_neither_a_leap_nor_usual():
     assert watch([1.0] * 25 + [math.nan, None] + [1.0] * 5) == []
+
+
+def test_a_loss_that_diverges_is_told_once():
+    assert [note["i"] for note in watch([1.0] * 30 + [9.0, 99.0, 999.0, 9999.0])] == [30]
