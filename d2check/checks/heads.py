@@ -43,7 +43,9 @@ def stuck_head(
     0.99^2 x ln 100 for a positive anchor; the normaliser and the background make that uncertain by
     a fifth). value: |ln(level / chance)| + |fall| of that head, natural logarithms (0.02 = within
     2 % of chance and still). extras: head, chance, level (its median), fall, distance, se (of the
-    level, relative), others (fall of the other heads), effective.
+    level, relative), others (fall of the other heads), effective, unknown_fall (the least |fall|,
+    natural logarithm, of an R-CNN's loss_cls while the number of classes, and so its chance, is not
+    known; infinite when it is).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -60,7 +62,14 @@ def stuck_head(
     found = [_from_chance(curve, name, *anchor) for name, anchor in anchors.items()]
     value, extras = min(found, key=lambda f: f[0])
     extras["effective"] = float(curve.effective[-1])
+    unknown = [name for name in curve.heads if _is_of_classes(name) and name not in anchors]
+    falls = [abs(_fall(curve, curve.heads[name])) for name in unknown]
+    extras["unknown_fall"] = min(falls, default=math.inf)
     return Measurement(value, "share", curve.span, extras)
+
+
+def _is_of_classes(name: str) -> bool:
+    return name == "loss_cls" or name.startswith("loss_cls_stage")
 
 
 def _anchors(
@@ -75,7 +84,7 @@ def _anchors(
     }
     if classes and two_stage:
         for name in curve.heads:
-            if name == "loss_cls" or name.startswith("loss_cls_stage"):
+            if _is_of_classes(name):
                 anchors[name] = math.log(classes + 1), 0.0
     if meta_architecture == "RetinaNet" and "loss_cls" in curve.heads and not two_stage:
         anchors["loss_cls"] = FOCAL_CHANCE, FOCAL_UNCERTAINTY
@@ -87,16 +96,13 @@ def _from_chance(
 ) -> tuple[float, dict[str, Scalar]]:
     values = curve.heads[name]
     noise = noise_of(values)
-    x = np.log1p(curve.effective / FALL_SCALE)
-    reach = float(x[-1] - x[0])
-    fall = -slope_of(x, values, noise)[0] * reach
+    fall = _fall(curve, values)
     level = float(np.median(values))
     distance = max(abs(level - math.log(chance)) - uncertainty, 0.0)
     others = [v for k, v in curve.heads.items() if k != name]
     elsewhere = 0.0
     if others:
-        mean = np.mean(others, axis=0)
-        elsewhere = -slope_of(x, mean, noise_of(mean))[0] * reach
+        elsewhere = _fall(curve, np.mean(others, axis=0))
     extras: dict[str, Scalar] = {
         "head": name,
         "chance": chance,
@@ -107,6 +113,12 @@ def _from_chance(
         "others": -math.expm1(-elsewhere),
     }
     return distance + abs(fall), extras
+
+
+def _fall(curve: LossCurve, values: Floats) -> float:
+    """By how much a head has fallen, natural logarithm."""
+    x = np.log1p(curve.effective / FALL_SCALE)
+    return -slope_of(x, values, noise_of(values))[0] * float(x[-1] - x[0])
 
 
 def zero_head(
