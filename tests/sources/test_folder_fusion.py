@@ -185,6 +185,19 @@ def test_a_config_of_the_only_start_belongs_to_the_rows_whatever_their_rate(tmp_
     assert run.config.matches_run is True
 
 
+def test_rows_before_a_logs_last_start_are_not_compared_with_its_config(tmp_path):
+    """A log that goes on over a resume prints two configs, each that of its own rows."""
+    dump = RANK + "[11/21 09:59:01 detectron2]: Running with full config:\nVERSION: 2\nSOLVER:\n"
+    first = dump + "  BASE_LR: 0.01\n  WARMUP_ITERS: 0\n  MAX_ITER: 800\n  STEPS: []\n"
+    second = dump + "  BASE_LR: 0.04\n  WARMUP_ITERS: 0\n  MAX_ITER: 800\n  STEPS: []\n"
+    rows = [log_lines(199).removeprefix(RANK), log_lines(399, first=219).removeprefix(RANK)]
+    run = only(folder_of(tmp_path, metrics=None, log_txt=first + rows[0] + second + rows[1]))
+    assert run.last_iteration == 399
+    planned = run.series["planned_lr"]
+    assert planned.iterations[0] == 219
+    assert set(planned.values) == {0.04}
+
+
 def test_a_log_named_by_itself_is_read_by_its_content(tmp_path):
     path = tmp_path / "notes"
     path.write_text(log_lines(299))

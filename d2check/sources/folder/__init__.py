@@ -133,7 +133,7 @@ def read_stream(
     if _EVENT_FILE in start[:_EVENT_FILE_WITHIN]:
         events = read_events_stream(stream, path.name).segments
         return fused(pair(with_clocks((), events), ()), str(path), None, no_config=no_config)
-    if not looks_like_log(start):
+    if _begins_with_a_row(start) or not looks_like_log(start):
         segments = read_metrics_stream(stream, path).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)
     log = read_log_stream(stream, path.name)
@@ -230,8 +230,18 @@ def _is_log(path: Path) -> bool:
 
 
 def _looks_like_rows(path: Path) -> bool:
-    start = _beginning_of(path).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x00")
+    start = _without_blanks(_beginning_of(path))
     return start.startswith(b"{") and _ITERATION.search(start) is not None
+
+
+def _begins_with_a_row(start: bytes) -> bool:
+    """Whether the first line is a row: then console lines further on are what broke into it."""
+    line = _without_blanks(start).partition(b"\n")[0]
+    return line.startswith(b"{") and _ITERATION.search(line) is not None
+
+
+def _without_blanks(start: bytes) -> bytes:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x00")
 
 
 def _beginning_of(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
-from d2check.sources.folder.pairing import Pair, shifted
+from d2check.sources.folder.pairing import Link, Pair, shifted
 from d2check.sources.log_txt import LogSegment
 from d2check.sources.metrics_json import MetricsSegment
 
@@ -195,12 +195,13 @@ def _configured(
     is_last: bool,
     starts: int | None,
 ) -> Run:
-    printed = [link.log.config for link in one.links if link.log.config is not None]
+    printed = [link for link in one.links if link.log.config is not None]
     told = one.metrics.planned_iterations if one.metrics else None
     world_size = run.facts.get("world_size")
     known = world_size if isinstance(world_size, int) else None
-    if printed:
-        return with_config(replace(run, config=of_same_length(printed[-1], told, known)))
+    if printed and (own := printed[-1].log.config) is not None:
+        run = with_config(replace(run, config=of_same_length(own, told, known)))
+        return _planned_since(run, _last_begin(printed[-1]))
     if config is None:
         return with_config(replace(run, absent={"config": no_config} if no_config else {}))
     judged = compared(
@@ -214,6 +215,22 @@ def _configured(
         world_size=known,
     )
     return with_config(replace(run, config=judged))
+
+
+def _last_begin(link: Link) -> int:
+    """The iteration with which the last process of a log began: the config that it printed last."""
+    resumes = [e.iteration for e in link.log.events if e.kind == "resume" and e.iteration]
+    return max(resumes, default=0) - link.shift
+
+
+def _planned_since(run: Run, begin: int) -> Run:
+    """The run with a planned rate from `begin` on only: earlier rows had another config."""
+    planned = run.series.get("planned_lr")
+    if planned is None or not len(planned) or begin <= planned.iterations[0]:
+        return run
+    rest = planned.between(begin, int(planned.iterations[-1]))
+    series = {name: one for name, one in run.series.items() if name != "planned_lr"}
+    return replace(run, series={**series, "planned_lr": rest} if len(rest) else series)
 
 
 # ------------------------------------------------------------------------------------ endings

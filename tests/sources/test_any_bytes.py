@@ -1,0 +1,77 @@
+"""Whatever lies in a folder, reading it ends in runs or in one clear error, and changes nothing."""
+
+import gzip
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2check import sources
+from d2check.errors import InputError
+from d2check.model import Run
+from d2check.sources.tfevents.wire import masked_crc
+
+
+def record(data: bytes) -> bytes:
+    head = struct.pack("<Q", len(data))
+    return head + struct.pack("<I", masked_crc(head)) + data + struct.pack("<I", masked_crc(data))
+
+
+FRAGMENTS = st.sampled_from([
+    b'{"iteration": 19, "total_loss": 1.5, "lr": 0.01}\n',
+    b'{"iteration": 39, "total_loss": NaN, "lr": 0.01}', b'{"iteration": ', b"}{", b"\r\n",
+    b"[03/01 09:00:00 d2.utils.events]:  eta: 1:00:00  iter: 19  total_loss: 1.5  time: 0.4  ",
+    b"lr: 0.01  max_mem: 900M\n", b"[03/01 09:00:00 d2.engine.train_loop]: ",
+    b"Starting training from iteration 0\n", b"Traceback (most recent call last):\n",
+    b"Running with full config:\n", b"SOLVER:\n  MAX_ITER: 90\n", b"_BASE_: config.yaml\n",
+    b"!!python/object/apply:os.system [\"true\"]\n", b"\x00" * 40, b"\xff\xfe", b"\xef\xbb\xbf",
+    record(b"\x09" + struct.pack("<d", 1.7e9) + b"\x1a\x0dbrain.Event:2"), b"\x1f\x8b\x08",
+])  # fmt: skip
+SOUP = st.lists(FRAGMENTS | st.binary(max_size=24), max_size=25).map(b"".join)
+NAMES = (
+    "metrics.json", "log.txt", "log.txt.rank1", "config.yaml", "metrics.json.gz", "console.txt",
+    "events.out.tfevents.1.host.1", "records.jsonl", "manifest.json", "ending.json",
+)  # fmt: skip
+
+
+def read(path: Path) -> tuple[Run, ...]:
+    try:
+        return sources.read(path)
+    except InputError as error:
+        if not error.where.startswith(str(path)):
+            raise
+        return ()
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), SOUP, min_size=1, max_size=5), st.booleans())
+def test_any_folder_reads_without_another_exception_and_is_left_as_it_was(files, packed):
+    with TemporaryDirectory() as name:
+        root = Path(name)
+        for file, data in files.items():
+            whole = gzip.compress(data) if packed and file.endswith(".gz") else data
+            (root / file).write_bytes(whole)
+        before = contents(root)
+        for path in (root, *before):
+            for run in read(path):
+                assert run.rows >= 0
+                assert run.malformed_lines >= 0
+        list(sources.discover([root]))
+        assert contents(root) == before
+
+
+@settings(max_examples=150, deadline=None)
+@given(SOUP)
+def test_a_sound_row_is_never_lost_in_what_surrounds_it(soup):
+    row = b'{"iteration": 123459, "total_loss": 1.25, "lr": 0.5}\n'
+    with TemporaryDirectory() as name:
+        path = Path(name) / "metrics.json"
+        path.write_bytes(b'{"iteration": 9, "total_loss": 2.0}\n' + soup + b"\n" + row)
+        runs = read(path)
+        assert any(1.25 in run.series["total_loss"].values for run in runs)
