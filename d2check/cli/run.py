@@ -50,9 +50,11 @@ class _CommandAfterDashes(click.Command):
     "config",
     type=click.Path(path_type=Path),
     required=False,
-    metavar="CONFIG | -- COMMAND",
+    metavar="(CONFIG",
 )
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY VALUE]...")
+@click.argument(
+    "overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY VALUE]... | -- COMMAND)"
+)
 @click.option(
     "--setup",
     multiple=True,
