@@ -208,8 +208,8 @@ def table(rows: list[dict]) -> str:
         f"{CHECKS['slow'][1]}, another seed). PASS and FAIL are verdicts with confidence, WARN is "
         "none. The rule was first settled on the first table. The second was trained afterwards, "
         "at the edge, and was then 3 of 6 right with 3 wrong with confidence: since then a rise "
-        "that comes down by itself warns. Both tables are judged by that later rule, so neither is held "
-        "out any more. At the edge the seed decides, and no short check foretells it.\n"
+        "that comes down by itself warns. Both tables are judged by that later rule, so neither "
+        "is held out any more. At the edge the seed decides, and no short check foretells it.\n"
     )
     seen = [row for row in rows if not row["held_out"]]
     return head + part(seen) + part([row for row in rows if row["held_out"]])
