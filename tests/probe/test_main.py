@@ -13,7 +13,7 @@ from d2check.probe import wire
 
 FOLDER = Path(wire.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
-THE_USERS = {"torch", "detectron2", "omegaconf"}  # Detectron2's LazyConfig is omegaconf's
+THE_USERS = {"torch", "detectron2", "omegaconf", "numpy"}  # the last two come with Detectron2
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
