@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 from collections import deque
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 # Two workers take 0.3 s to start; at 5 to 10 ms an output a pool pays from about 100 on.
 POOL_FROM = 200
-_CHUNK = 16
+_CHUNK = 32
 # Finished chunks wait for their turn in memory, so no more are under way than keep all busy.
 _CHUNKS_AHEAD = 4
+
+_GARBAGE_FROM = 100_000  # objects between two collections; Python's own 700 suits small programs
 
 Judged = RunReport | Unreadable
 
@@ -94,6 +97,7 @@ def judge_all(
         for output in chain(first, found):
             yield from judge_output(output, choice)
         return
+    _collect_seldom()
     with _pool(workers) as pool:
         yield from _by_executor(chain(first, found), choice, pool)
 
@@ -153,7 +157,7 @@ def _pool(workers: int) -> Iterator[Executor]:
     # Not fork: the parent's threads (rich, numpy) would leave locks behind in the children.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context(method), initializer=_ignore_interrupts
+        workers, mp_context=multiprocessing.get_context(method), initializer=_begin_worker
     )
     try:
         yield pool
@@ -161,9 +165,16 @@ def _pool(workers: int) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _begin_worker() -> None:
     """Ctrl-C reaches every process of the terminal; the parent alone decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _collect_seldom()
+
+
+def _collect_seldom() -> None:
+    """Rules and findings are thousands of objects without cycles; looking for some costs time."""
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_FROM)
 
 
 def _cores() -> int:
