@@ -36,6 +36,11 @@ from reading import rows as plain_rows
 
 _D2CHECK = [sys.executable, "-m", "d2check"]
 _PEER_NAMES = {"total_loss": "loss", "iteration": "step", "time": "step_time"}
+_CHATTER = "".join(
+    f"[03/01 09:00:02 d2.data.mapper]: image {n:06}: 1333 x 800, 7 instances, flipped; "
+    "augmentations took 0.031 s, decoding 0.012 s, within its limits\n"
+    for n in range(9)
+)
 _ADOPT_ORPHANS = 36  # prctl's PR_SET_CHILD_SUBREAPER: a pool's workers are waited for by us
 
 
@@ -110,7 +115,7 @@ def write_rows(path: Path, count: int, names: dict[str, str] | None = None) -> N
 
 
 def write_log(path: Path, size_bytes: int) -> None:
-    """A log.txt of so many bytes, a training's lines over and over with growing iterations."""
+    """A log.txt of so many bytes: of ten lines one has metrics, as where a user's code prints."""
     head = "[03/01 09:00:00 d2.engine.train_loop]: Starting training from iteration 0\n"
     rng = random.Random(2)
     number = 0
@@ -126,6 +131,7 @@ def write_log(path: Path, size_bytes: int) -> None:
                     f"loss_rpn_loc: 0.03  time: 0.4012  data_time: 0.0101  lr: 0.02  "
                     "max_mem: 4210M\n"
                 )
+                out.write(_CHATTER)
                 number += 1
 
 
