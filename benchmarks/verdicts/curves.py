@@ -216,7 +216,7 @@ def _losses(draft: Draft, cls: str) -> None:
         )
     if cls == "healthy_restart":
         for name in names:
-            level = draft.heads[name][0] * u(0.1, 0.25)
+            level = min(draft.heads[name][0] * u(0.1, 0.25), 0.3)
             draft.heads[name] = level * (0.97 + 0.03 * np.exp(-s / 500))
     if cls == "healthy_dip":
         _dip(draft, s)

@@ -28,6 +28,7 @@ ROWS_FOR_TRENDS = 4096  # longer curves are averaged in blocks: a trend has no u
 ROWS_FOR_NOISE = 8192  # differences that tell a standard deviation to 1 %
 PRIOR_PHI, PRIOR_ROWS = 0.08, 60  # autocorrelation of real raw rows, and how much that counts
 NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+FIRST_ROWS = 3  # raw rows in which a fresh head has hardly learned
 CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
 FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
 DECAY_STEP = 0.6  # a rate below this share of the peak ends the stretch at the base rate
@@ -301,18 +302,18 @@ def at_base_rate(curve: LossCurve) -> LossCurve:
 def trained_level(curve: LossCurve, classes: int | None) -> str | None:
     """Which head says that training had been done before the first row, in words.
 
-    Below half of the price of chance, which no fresh predictor can reach. Only the rows of the
-    first NEAR_START iterations can tell: later ones may have been learned here.
+    Below half of the price of chance, which no fresh predictor can reach. Only the very first
+    rows can tell: within twenty iterations loss_cls falls to what calling everything background
+    costs, so the first row of medians is held against half of ln 2, whatever the classes.
     """
-    rows = curve.iterations <= NEAR_START
-    if not rows.any() or "loss_box_reg" not in curve.heads:  # elsewhere names mean other losses
-        return None
-    two_stage = "loss_rpn_cls" in curve.heads
-    chances = {
-        "loss_mask": CHANCE_OF_TWO,
-        "loss_cls": math.log(1 + (classes or 1)) if two_stage else FOCAL_CHANCE,
-    }
-    for name, chance in chances.items():
+    if curve.iterations[0] > NEAR_START or "loss_box_reg" not in curve.heads:
+        return None  # without a box loss the names mean other losses
+    rows = slice(0, FIRST_ROWS if curve.raw else 1)
+    mask = CHANCE_OF_TWO
+    classification = math.log(1 + classes) if classes and curve.raw else CHANCE_OF_TWO
+    if "loss_rpn_cls" not in curve.heads:
+        classification = FOCAL_CHANCE
+    for name, chance in (("loss_mask", mask), ("loss_cls", classification)):
         if name in curve.heads:
             level = math.exp(float(np.median(curve.heads[name][rows])))
             if level < 0.5 * chance:
