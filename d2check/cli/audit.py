@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from io import BufferedReader
@@ -19,6 +20,8 @@ d2check audit output/metrics.json -k "loss or schedule" -v
 d2check audit - < console.txt
 """
 _STDIN = Path("-")
+# Objects between two collections. Imports and rules make thousands that live to the end.
+_GARBAGE_FROM = 100_000
 
 
 @click.command(epilog=_EXAMPLES, short_help="Judge what trainings left behind.")
@@ -32,6 +35,7 @@ def command(paths: tuple[Path, ...], choices: ReportChoices) -> int:
     `-` reads standard input: rows of metrics.json, or lines that the console printed.
     Needs no GPU, no torch, no Detectron2, and writes nothing where it reads.
     """
+    gc.set_threshold(_GARBAGE_FROM)
     from d2check import pipeline
     from d2check.cli._deliver import (
         check_targets,
