@@ -55,12 +55,17 @@ def out_of_memory(
 
 
 def runs_mixed(
-    events: tuple[Event, ...] = (), first_iteration: int | None = None, *, apart: int = 100
+    events: tuple[Event, ...] = (),
+    first_iteration: int | None = None,
+    segment: int = 0,
+    *,
+    apart: int = 100,
 ) -> Measurement:
     """How many other runs share this run's file: restarts, resumes, and a second writer.
 
     A resume that several sources tell of, less than `apart` iterations from each other, is one. One
-    at the first rows is how these rows began: whatever was before, its rows are not among them.
+    at the first rows is how these rows began: whatever was before, its rows are not among them,
+    unless they stand before these in the same file (segment: how many runs do).
 
     extras: kinds, counted ("1 other start", "3 other starts").
     """
@@ -74,11 +79,13 @@ def runs_mixed(
             told.append(first_iteration)
         if at is None or all(abs(at - other) > apart for other in told):
             mixed.append(event)
+    kinds = sorted({e.kind for e in mixed} | ({"earlier rows"} if segment and not mixed else set()))
+    others = max(len(mixed), segment)
     extras: dict[str, Scalar] = {
-        "kinds": ", ".join(sorted({e.kind for e in mixed})) or None,
-        "counted": counted(len(mixed), "other start"),
+        "kinds": ", ".join(kinds) or None,
+        "counted": counted(others, "other start"),
     }
-    return Measurement(float(len(mixed)), "runs", None, extras)
+    return Measurement(float(others), "runs", None, extras)
 
 
 def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) -> Measurement:

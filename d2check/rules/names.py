@@ -13,7 +13,7 @@ ValidKey = Callable[[str], bool]
 
 RUN_NAMES = (
     "ending", "events", "planned_iterations", "first_iteration", "last_iteration", "config",
-    "malformed_lines", "rows", "complete", "misspelt_keys", "meant_keys",
+    "malformed_lines", "rows", "segment", "complete", "misspelt_keys", "meant_keys",
 )  # fmt: skip
 RUN_NUMBERS = ("planned_iterations", "first_iteration", "last_iteration", "malformed_lines", "rows")
 ROOMS = ("series", "facts", "config", "run")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from d2check.checks.ending import ended_as, ended_badly, missing_share, out_of_memory
+from d2check.checks.ending import (
+    ended_as,
+    ended_badly,
+    missing_share,
+    out_of_memory,
+    runs_mixed,
+)
 from d2check.checks.evaluation import ap_lost, best_ap
 from d2check.model import Ending, EndingKind, Event
 from tests.checks.curves import power_law, series
@@ -55,3 +61,11 @@ def test_points_lost_since_the_best_evaluation_while_the_loss_falls():
     assert found.value == 8
     assert found.extras["worse"] == 2
     assert found.extras["loss_falling"] == "yes"
+
+
+def test_a_resume_at_the_first_rows_counts_only_where_rows_stand_before_them():
+    resume = (Event("resume", "the rows begin at iteration 102", 102),)
+    assert runs_mixed(resume, 102).value == 0
+    found = runs_mixed(resume, 102, segment=1)
+    assert found.value == 1
+    assert found.extras["kinds"] == "earlier rows"
