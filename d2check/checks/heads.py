@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -121,6 +122,14 @@ def _fall(curve: LossCurve, values: Floats) -> float:
     return -slope_of(x, values, noise_of(values))[0] * float(x[-1] - x[0])
 
 
+# The losses of Detectron2's own models, cascade stages included. Projects add losses that rest at
+# zero by design: those of pseudo-labels before a teacher exists, of a consistency weighted 0.
+OWN_LOSS = re.compile(
+    r"loss_(?:cls|box_reg|mask|keypoint|sem_seg|mask_point|sem_seg_point|center|offset"
+    r"|rpn_(?:cls|loc)|fcos_(?:cls|loc|ctr))(?:_stage\d)?"
+)
+
+
 def zero_head(
     losses: Mapping[str, Series] | None = None,
     total: Series | None = None,
@@ -128,16 +137,17 @@ def zero_head(
     min_rows: int = 20,
     nothing: float = 1e-12,
 ) -> Measurement:
-    """Share of the rows in which the deadest loss, or the total, is zero.
+    """Share of the rows in which the deadest of Detectron2's own losses, or the total, is zero.
 
     Below `nothing` counts as zero: half the numbers of a broken loss are denormal. extras: head
     (its name), heads (all that are zero in more than half of their rows), rows. A median of 20
     iterations is zero as soon as most of them are.
     """
     named = {**(losses or {}), **({"total_loss": total} if total is not None else {})}
+    own = {n: s for n, s in named.items() if n == "total_loss" or OWN_LOSS.fullmatch(n)}
     shares = {
         name: float(np.mean(np.abs(s.values) < nothing))
-        for name, s in named.items()
+        for name, s in own.items()
         if len(s) >= min_rows
     }
     if not shares:
