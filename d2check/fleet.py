@@ -62,7 +62,7 @@ class Chosen:
 @functools.lru_cache(maxsize=8)
 def choose(choice: RuleChoice) -> Chosen:
     """Load the rules of a choice, once in each process. Raises RuleFileError or InputError."""
-    rules = load_rules([shipped_rules(), *choice.folders])
+    rules = load_rules([shipped_rules(), *choice.folders], shipped_examples=False)
     notes: tuple[str, ...] = ()
     if choice.project is not None:
         project = load_project(choice.project, rules)

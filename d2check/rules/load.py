@@ -16,6 +16,7 @@ from d2check.rules.rule_file import build_rule
 from d2check.rules.yaml_text import Document, read_yaml
 
 SUFFIXES = (".yaml", ".yml")
+_EXAMPLES = "\nexamples:"  # the last key of every shipped rule, as its tests hold
 PROJECT_FILES = ("d2check.yaml", "d2check.yml")
 
 
@@ -27,20 +28,28 @@ def shipped_rules() -> Path:
 
 
 def load_rules(
-    folders: Sequence[Path] | None = None, *, checks: Checks | None = None
+    folders: Sequence[Path] | None = None,
+    *,
+    checks: Checks | None = None,
+    shipped_examples: bool = True,
 ) -> tuple[Rule, ...]:
     """All rules of some folders (the shipped ones by default), sorted by id.
 
     Rules of several folders are one set: ids are unique in it, and `explained_by` may name any.
+    shipped_examples: whether the shipped rules come with their examples, which take longer to read
+    than all the rest and judge nothing. Those of other folders are always read: no rule without.
     Raises RuleFileError with every problem of every file, InputError for a folder that is none.
     """
     documents: list[Document] = []
     rules: list[tuple[Rule, Document]] = []
-    for folder in [shipped_rules()] if folders is None else folders:
+    shipped = shipped_rules()
+    for folder in [shipped] if folders is None else folders:
+        whole = shipped_examples or folder != shipped
         for path in _rule_files(Path(folder)):
-            document = _read(path)
+            document = _read(path, whole=whole)
             documents.append(document)
-            rule = build_rule(document, CHECKS if checks is None else checks, keys.is_valid)
+            known = CHECKS if checks is None else checks
+            rule = build_rule(document, known, keys.is_valid, with_examples=whole)
             if rule is not None:
                 _check_id(rule, path, document, Path(folder))
                 rules.append((rule, document))
@@ -121,9 +130,10 @@ def _rule_files(folder: Path) -> Iterator[Path]:
         )  # fmt: skip
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path, *, whole: bool) -> Document:
     try:
-        return read_yaml(read_text(path, "a rule file"), str(path))
+        text = read_text(path, "a rule file")
+        return read_yaml(text if whole else text.partition(_EXAMPLES)[0], str(path))
     except InputError as error:
         document = Document(str(path))
         document.problems.append(Problem(str(path), 1, 1, error.found))

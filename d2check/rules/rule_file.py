@@ -36,17 +36,21 @@ RISKS: tuple[Risk, ...] = typing.get_args(Risk)
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$")
 
 
-def build_rule(document: Document, checks: Checks, valid_key: ValidKey) -> Rule | None:
+def build_rule(
+    document: Document, checks: Checks, valid_key: ValidKey, *, with_examples: bool = True
+) -> Rule | None:
     """The rule of a parsed file; its problems go into the document.
 
-    None when the file has any: half a rule must never judge.
+    None when the file has any: half a rule must never judge. with_examples: False for a file that
+    was read without them; it then needs none.
     """
     root = Field(document, (), document.data)
     if document.data is None:
         if not document.problems:
             root.problem("is empty")
         return None
-    fields = root.entries(KEYS, required=REQUIRED)
+    required = [key for key in REQUIRED if with_examples or key != "examples"]
+    fields = root.entries(KEYS, required=required)
     if not fields:
         return None
     values = _values(fields, checks, valid_key)
@@ -58,7 +62,7 @@ def build_rule(document: Document, checks: Checks, valid_key: ValidKey) -> Rule 
     if "pass" in fields and "undecided" not in fields:
         fields["pass"].problem("needs 'undecided', the words for what meets no condition", key=True)
     _check_examples(fields, values)
-    if document.problems or any(values.get(key) is None for key in REQUIRED):
+    if document.problems or any(values.get(key) is None for key in required):
         return None
     return Rule(measure=checks[values["check"]], path=document.path, **values)
 

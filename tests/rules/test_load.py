@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -153,6 +154,27 @@ def test_the_shipped_rules_load():
     rules = load_rules()
     assert "schedule/lr-unscaled" in {rule.id for rule in rules}
     assert all(rule.path.startswith(str(shipped_rules())) for rule in rules)
+
+
+def test_examples_of_the_shipped_rules_can_be_left_out_and_of_no_others(tmp_path):
+    (tmp_path / "family").mkdir()
+    own = tmp_path / "family" / "name.yaml"
+    own.write_text(RULE.partition("examples:")[0].replace("check: level", "check: is_finite_word"))
+    with pytest.raises(RuleFileError) as caught:
+        load_rules([shipped_rules(), tmp_path], shipped_examples=False)
+    told = [problem.message for problem in caught.value.problems]
+    assert any("has no 'examples'" in message for message in told)
+    assert any("no check has that name" in message for message in told)
+
+
+def test_leaving_out_examples_changes_nothing_else_in_a_shipped_rule():
+    def words(rule):
+        return repr(replace(rule, examples=()))
+
+    assert all(rule.examples for rule in load_rules())
+    without = load_rules(shipped_examples=False)
+    assert not any(rule.examples for rule in without)
+    assert [words(rule) for rule in without] == [words(rule) for rule in load_rules()]
 
 
 def test_a_rule_may_read_one_of_several_sources_and_lists(load):
