@@ -38,7 +38,10 @@ MARKER = "d2check-environment"
 STAMP = "d2check-setup.json"
 LOG_TAIL_LINES = 25
 # They would lead pip or the new interpreter to packages outside the environment.
-MISLEADING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+MISLEADING_VARIABLES = (
+    *("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER"),
+    "PYTHONDONTWRITEBYTECODE",  # packages are installed uncompiled: the first import compiles
+)
 
 
 class SetupError(Exception):

@@ -248,7 +248,7 @@ def test_a_real_training_is_one_run_of_all_its_files(toy, real_log):
     toy.train(real_log, 200)
     run = only(real_log)
     assert run.ending.kind is EndingKind.FINISHED
-    assert {"total_loss", "time_mean", "data_time_mean", "wall_s", "bbox/AP"} <= run.series.keys()
+    assert {"total_loss", "time", "data_time", "wall_s", "bbox/AP"} <= run.series.keys()
     assert run.series["total_loss"].iterations.tolist() == list(range(19, 200, 20))
     assert not [event for event in run.events if event.kind == "contradiction"]
 

@@ -93,8 +93,11 @@ class Project:
         return Checked(done.returncode, done.stdout, done.stderr, self.folder / output)
 
     def leftovers(self, *known: str) -> set[str]:
-        """What lies in the user's folder that was not there before."""
-        before = {"demo", *(path.name for path in PROJECTS.iterdir())}
+        """What lies in the user's folder that was not there before.
+
+        Python's own cache of the user's modules is no trace of d2check.
+        """
+        before = {"demo", "__pycache__", *(path.name for path in PROJECTS.iterdir())}
         return {path.name for path in self.folder.iterdir()} - before - set(known)
 
 
