@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,12 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2check import __version__, sources, verify
-from d2check.config import keys
+from d2check import __version__, sources
 from d2check.errors import InputError, UsageError
 from d2check.fleet import RuleChoice, judge_all, judge_run, judge_text
-from d2check.harness.launch import launch
-from d2check.harness.plan import Plan
 from d2check.model import (
     Ending,
     EndingKind,
@@ -32,6 +28,8 @@ from d2check.rules.model import Rule
 if TYPE_CHECKING:
     from concurrent.futures import Executor
     from io import BufferedReader
+
+    from d2check.harness.plan import Plan
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
@@ -68,6 +66,10 @@ def run(
     Raises UsageError where the training never began because of how it was asked for: an unknown
     config key, a data set that nobody registered. Any other ending is a finding.
     """
+    # An audit needs neither, and they are a good part of what it would load.
+    from d2check import verify
+    from d2check.harness.launch import launch
+
     started = time.monotonic()
     ends: list[dict[str, Any]] = []
 
@@ -264,6 +266,8 @@ def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
 
 
 def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
+    from d2check.config import keys
+
     where = "override" if key in plan.entry.get("overrides", ())[::2] else _config_of(plan)
     meant = keys.renamed(key) or keys.nearest(key)
     hint = f"Did you mean {meant}" if meant else "See the config reference of Detectron2"
@@ -276,6 +280,8 @@ def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
 
 
 def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageError:
+    import difflib
+
     wanted = re.search(r"'([^']+)'", ending.message or "")
     own = [str(name) for name in registered]
     near = difflib.get_close_matches(wanted[1], own, n=3, cutoff=0.7) if wanted else []

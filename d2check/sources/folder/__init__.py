@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2check.errors import InputError
 from d2check.model import Event, Run
@@ -15,9 +16,13 @@ from d2check.sources.folder.clocks import with_clocks
 from d2check.sources.folder.configs import config_in
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
-from d2check.sources.log_txt import LogSegment, looks_like_log, read_log, read_log_stream
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json, read_metrics_stream
-from d2check.sources.tfevents import EventsSegment, is_events_file, read_events, read_events_stream
+
+# The readers of logs and of event files take longer to load than rows to be read, so each is
+# imported where there is something for it.
+if TYPE_CHECKING:
+    from d2check.sources.log_txt import LogSegment
+    from d2check.sources.tfevents import EventsSegment
 
 __all__ = [
     "LOGS",
@@ -41,6 +46,7 @@ _NO_CONFIG_IN_TEXT = "the run's config is not known"
 _MAYBE_LOGS = (".txt", ".log", ".out", ".err", ".txt.gz", ".log.gz", ".out.gz")
 _MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
 _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
+_EVENT_FILES = "events.out.tfevents.*"
 _EVENT_FILE, _EVENT_FILE_WITHIN = b"brain.Event:", 64  # the version that each of them begins with
 # Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
 # they add little.
@@ -64,7 +70,7 @@ class _Found:
 def is_output_folder(path: Path) -> bool:
     """Whether the folder holds rows, a log or events of Detectron2 under their own names."""
     own = any((path / name).is_file() for name in (*METRICS, *LOGS))
-    return own or any(map(is_events_file, path.glob("events.out.tfevents.*")))
+    return own or next(path.glob(_EVENT_FILES), None) is not None
 
 
 def stands_alone(path: Path, *, in_output: bool) -> bool:
@@ -131,11 +137,15 @@ def read_stream(
     """One Run per training in a stream of rows, log lines or events, told by how it begins."""
     start = _beginning(stream)
     if _EVENT_FILE in start[:_EVENT_FILE_WITHIN]:
+        from d2check.sources.tfevents import read_events_stream
+
         events = read_events_stream(stream, path.name).segments
         return fused(pair(with_clocks((), events), ()), str(path), None, no_config=no_config)
-    if _begins_with_a_row(start) or not looks_like_log(start):
+    if _begins_with_a_row(start) or not _looks_like_log(start):
         segments = read_metrics_stream(stream, path).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)
+    from d2check.sources.log_txt import read_log_stream
+
     log = read_log_stream(stream, path.name)
     if not log.segments:
         raise InputError(
@@ -160,7 +170,10 @@ def _found(folder: Path) -> _Found:
                 problems.append(error)
     logs: list[LogSegment] = []
     ranks: list[LogSegment] = []
-    for path in _log_files(folder):
+    log_files = _log_files(folder)
+    if log_files:
+        from d2check.sources.log_txt import read_log
+    for path in log_files:
         earlier = tuple(logs)
         try:
             segments = read_log(path).segments
@@ -179,6 +192,8 @@ def _found(folder: Path) -> _Found:
         unread = (_not_read(event_files, size),)
         event_files = []
     events: list[EventsSegment] = []
+    if event_files:
+        from d2check.sources.tfevents import read_events
     for path in event_files:
         try:
             events += read_events(path).segments
@@ -203,7 +218,7 @@ def _event_files(folder: Path) -> list[Path]:
     root = folder.resolve()
     return [
         path
-        for path in sorted(folder.glob("events.out.tfevents.*"))
+        for path in sorted(folder.glob(_EVENT_FILES))
         if path.is_file() and path.resolve().is_relative_to(root)
     ]
 
@@ -226,7 +241,13 @@ def _log_files(folder: Path) -> list[Path]:
 
 
 def _is_log(path: Path) -> bool:
-    return looks_like_log(_beginning_of(path))
+    return _looks_like_log(_beginning_of(path))
+
+
+def _looks_like_log(start: bytes) -> bool:
+    from d2check.sources.log_txt import looks_like_log
+
+    return looks_like_log(start)
 
 
 def _looks_like_rows(path: Path) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from d2check.model import Series
 from d2check.sources.metrics_json import MetricsSegment, segment_of_series
-from d2check.sources.tfevents import EventsSegment
+
+if TYPE_CHECKING:
+    from d2check.sources.tfevents import EventsSegment
 
 # Event files hold float32.
 _RELATIVE = 1e-5

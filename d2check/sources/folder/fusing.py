@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Link, Pair, shifted
-from d2check.sources.log_txt import LogSegment
 from d2check.sources.metrics_json import MetricsSegment
+
+if TYPE_CHECKING:
+    from d2check.sources.log_txt import LogSegment
 
 # What the console prints differently from metrics.json, under names of their own: means (of the
 # whole process, of 20 iterations). Their sums tell what the loader really cost, which medians of 20

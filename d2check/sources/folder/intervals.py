@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2check.model import Series
-from d2check.sources.log_txt import LogSegment
+
+if TYPE_CHECKING:
+    from d2check.sources.log_txt import LogSegment
 
 _HALF_DIGIT_S = 5e-5  # the console prints four decimals
 _TOLERANCE = 0.02  # what that rounding may do to the mean of an interval

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2check.model import Series
-from d2check.sources.log_txt import LogSegment
 from d2check.sources.metrics_json import MetricsSegment
+
+if TYPE_CHECKING:
+    from d2check.sources.log_txt import LogSegment
 
 # The console prints four digits, three decimals before v0.3, and three digits in some forks.
 _ABSOLUTE = 5.1e-4

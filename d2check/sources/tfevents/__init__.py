@@ -14,7 +14,7 @@ from d2check.errors import InputError
 from d2check.model import Event, Series
 from d2check.sources.tfevents.wire import Readable, Records, scalars_of
 
-__all__ = ["EventsFile", "EventsSegment", "is_events_file", "read_events", "read_events_stream"]
+__all__ = ["EventsFile", "EventsSegment", "read_events", "read_events_stream"]
 
 WINDOW = 20  # TensorboardXWriter(window_size=20), utils/events.py
 _RAW = ("lr", "eta_seconds", "kpts_num_skipped_batches")
@@ -51,11 +51,6 @@ class EventsFile:
     scalars: int
     malformed_records: int
     damaged: str | None
-
-
-def is_events_file(path: Path) -> bool:
-    """Whether the name is that of an event file."""
-    return ".tfevents." in path.name
 
 
 def read_events(path: Path) -> EventsFile:
