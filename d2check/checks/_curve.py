@@ -27,10 +27,6 @@ HEAD_WEIGHT_CAP = 0.5  # one quiet head must not stand for the model
 ROWS_FOR_TRENDS = 4096  # longer curves are averaged in blocks: a trend has no use for more
 ROWS_FOR_NOISE = 8192  # differences that tell a standard deviation to 1 %
 PRIOR_PHI, PRIOR_ROWS = 0.08, 60  # autocorrelation of real raw rows, and how much that counts
-NEAR_START = 20  # iterations; the first row of medians of 20 has 19
-FIRST_ROWS = 3  # raw rows in which a fresh head has hardly learned
-CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
-FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
 DECAY_STEP = 0.6  # a rate below this share of the peak ends the stretch at the base rate
 
 
@@ -176,7 +172,7 @@ def _curve_of(
     for array in (logs, *heads.values()):
         array.flags.writeable = False
     rates = aligned(lr, iterations) if lr is not None and len(lr) else None
-    pool = _pool(logs, heads)
+    pool = pooled(logs, heads)
     pool.flags.writeable = False
     return LossCurve(
         iterations,
@@ -225,7 +221,7 @@ def _at(series: Series, iterations: Ints) -> Floats | None:
     return aligned(series, iterations)
 
 
-def _pool(total: Floats, heads: Mapping[str, Floats]) -> Floats:
+def pooled(total: Floats, heads: Mapping[str, Floats]) -> Floats:
     """float64[n]: heads' logarithms weighted by 1 / noise^2, no head above half."""
     if len(heads) < 2:
         return total
@@ -297,59 +293,6 @@ def at_base_rate(curve: LossCurve) -> LossCurve:
     peak = int(np.argmax(curve.lr))
     dropped = np.flatnonzero(curve.lr[peak:] < DECAY_STEP * curve.lr[peak])
     return curve.rows(slice(0, peak + int(dropped[0]))) if len(dropped) else curve
-
-
-def trained_level(curve: LossCurve, classes: int | None) -> str | None:
-    """Which head says that training had been done before the first row, in words.
-
-    Below half of the price of chance, which no fresh predictor can reach. Only the very first
-    rows can tell: within twenty iterations loss_cls falls to what calling everything background
-    costs, so the first row of medians is held against half of ln 2, whatever the classes.
-    """
-    if curve.iterations[0] > NEAR_START or "loss_box_reg" not in curve.heads:
-        return None  # without a box loss the names mean other losses
-    rows = slice(0, FIRST_ROWS if curve.raw else 1)
-    mask = CHANCE_OF_TWO
-    classification = math.log(1 + classes) if classes and curve.raw else CHANCE_OF_TWO
-    if "loss_rpn_cls" not in curve.heads:
-        classification = FOCAL_CHANCE
-    for name, chance in (("loss_mask", mask), ("loss_cls", classification)):
-        if name in curve.heads:
-            level = math.exp(float(np.median(curve.heads[name][rows])))
-            if level < 0.5 * chance:
-                return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
-    return None
-
-
-def background_dip(curve: LossCurve) -> bool:
-    """Whether an R-CNN called everything background for a while and now finds its foreground.
-
-    Both ROI losses collapse early and come back while the proposals (and masks) do not, and the
-    total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken
-    for a divergence. What rises in all heads alike is not this; see `beside_roi`.
-    """
-    rest = beside_roi(curve)
-    if rest is None or len(curve) < 20:
-        return False
-    size = max(3, len(curve) // 20)
-    box = block_means(curve.heads["loss_box_reg"], size)
-    lowest = int(np.argmin(box[: max(1, int(0.6 * len(box)))]))
-    returned = float(np.mean(box[-2:]) - box[lowest])
-    box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
-    start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
-    if returned < max(0.4, 4 * box_se) or end > start + 0.4:
-        return False
-    others, others_se = block_means(rest, size), noise_of(rest).mean_se(size)
-    contrast = returned - float(np.mean(others[-2:]) - others[lowest])
-    return contrast > max(0.4, 3 * math.hypot(box_se, others_se))
-
-
-def beside_roi(curve: LossCurve) -> Floats | None:
-    """float64[n]: the pool of an R-CNN's heads without its two ROI losses; None for others."""
-    rest = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
-    if not rest or len(rest) + 2 > len(curve.heads):
-        return None
-    return _pool(next(iter(rest.values())), rest)
 
 
 def block_means(values: Floats, size: int) -> Floats:

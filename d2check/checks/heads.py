@@ -9,8 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from d2check.checks._curve import (
-    CHANCE_OF_TWO,
-    FOCAL_CHANCE,
     Floats,
     LossCurve,
     at_base_rate,
@@ -18,8 +16,8 @@ from d2check.checks._curve import (
     loss_curve,
     noise_of,
     slope_of,
-    trained_level,
 )
+from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, trained_level
 from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2

@@ -12,13 +12,12 @@ from d2check.checks._curve import (
     LossCurve,
     Noise,
     at_base_rate,
-    background_dip,
     for_trends,
     loss_curve,
     noise_of,
     slope_of,
-    trained_level,
 )
+from d2check.checks._rcnn import background_dip, trained_level
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
@@ -40,7 +39,8 @@ def loss_fall(
     value: share of the best supported fall among the total, the pool of its heads and every
     head (0.4 = fell by 40 %; negative = rose), from least squares on ln(1 + e / 30), e effective
     iterations. extras: z (fall / standard error), upper (share that the total or the pool may
-    have fallen at most, one standard error up), fell (name of the curve), effective.
+    have fallen at most, one standard error up), fell (name of the curve), effective,
+    first and last (levels of the total), total_fell_to (last, None where the total rose).
 
     Undecided where a fall cannot be expected yet, or no longer: fewer than min_effective
     effective iterations, or a start at a trained level, unless the fall is plain (z > 5).
@@ -65,11 +65,13 @@ def loss_fall(
     extras: dict[str, Scalar] = {
         "z": best_z,
         "upper": -math.expm1(-upper),
-        "fell": best_name,
+        "fell": "all losses together" if best_name == "pool" else best_name,
         "effective": effective,
         "first": math.exp(float(np.median(curve.total[: max(3, len(curve) // 10)]))),
         "last": math.exp(float(np.median(curve.total[-max(3, len(curve) // 10) :]))),
     }
+    # A total may rise while the training learns: foreground that is found again costs at first.
+    extras["total_fell_to"] = extras["last"] if extras["last"] < extras["first"] else None
     undecided = None
     if best_z < 5 or best_fall < 0.03:
         undecided = _why_no_fall_is_expected(curve, effective, min_effective, classes)

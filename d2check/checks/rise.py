@@ -11,14 +11,13 @@ from d2check.checks._curve import (
     Floats,
     LossCurve,
     Noise,
-    background_dip,
-    beside_roi,
     block_means,
     for_trends,
     loss_curve,
     noise_of,
     slope_of,
 )
+from d2check.checks._rcnn import background_dip, beside_roi
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 # Share of the rows at the end that a slope is fitted to, and what choosing a short one costs in

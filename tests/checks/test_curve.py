@@ -10,15 +10,14 @@ from scipy import stats
 
 from d2check.checks._curve import (
     LossCurve,
-    background_dip,
     effective_iterations,
     loss_curve,
     noise_of,
     robust_sd,
     slope_of,
-    trained_level,
     warmup_target,
 )
+from d2check.checks._rcnn import background_dip, trained_level
 from tests.checks.curves import mask_rcnn, noisy, power_law, series
 
 

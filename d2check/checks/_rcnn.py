@@ -1,0 +1,67 @@
+"""What an R-CNN's losses look like where they are healthy and seem not to be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from d2check.checks._curve import Floats, LossCurve, block_means, noise_of, pooled
+
+NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+FIRST_ROWS = 3  # raw rows in which a fresh head has hardly learned
+CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
+FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
+
+
+def trained_level(curve: LossCurve, classes: int | None) -> str | None:
+    """Which head says that training had been done before the first row, in words.
+
+    Below half of the price of chance, which no fresh predictor can reach. Only the very first
+    rows can tell: within twenty iterations loss_cls falls to what calling everything background
+    costs, so the first row of medians is held against half of ln 2, whatever the classes.
+    """
+    if curve.iterations[0] > NEAR_START or "loss_box_reg" not in curve.heads:
+        return None  # without a box loss the names mean other losses
+    rows = slice(0, FIRST_ROWS if curve.raw else 1)
+    mask = CHANCE_OF_TWO
+    classification = math.log(1 + classes) if classes and curve.raw else CHANCE_OF_TWO
+    if "loss_rpn_cls" not in curve.heads:
+        classification = FOCAL_CHANCE
+    for name, chance in (("loss_mask", mask), ("loss_cls", classification)):
+        if name in curve.heads:
+            level = math.exp(float(np.median(curve.heads[name][rows])))
+            if level < 0.5 * chance:
+                return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
+    return None
+
+
+def background_dip(curve: LossCurve) -> bool:
+    """Whether an R-CNN called everything background for a while and now finds its foreground.
+
+    Both ROI losses collapse early and come back while the proposals (and masks) do not, and the
+    total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken
+    for a divergence. What rises in all heads alike is not this; see `beside_roi`.
+    """
+    rest = beside_roi(curve)
+    if rest is None or len(curve) < 20:
+        return False
+    size = max(3, len(curve) // 20)
+    box = block_means(curve.heads["loss_box_reg"], size)
+    lowest = int(np.argmin(box[: max(1, int(0.6 * len(box)))]))
+    returned = float(np.mean(box[-2:]) - box[lowest])
+    box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
+    start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
+    if returned < max(0.4, 4 * box_se) or end > start + 0.4:
+        return False
+    others, others_se = block_means(rest, size), noise_of(rest).mean_se(size)
+    contrast = returned - float(np.mean(others[-2:]) - others[lowest])
+    return contrast > max(0.4, 3 * math.hypot(box_se, others_se))
+
+
+def beside_roi(curve: LossCurve) -> Floats | None:
+    """float64[n]: the pool of an R-CNN's heads without its two ROI losses; None for others."""
+    rest = {k: v for k, v in curve.heads.items() if k not in ("loss_box_reg", "loss_cls")}
+    if not rest or len(rest) + 2 > len(curve.heads):
+        return None
+    return pooled(next(iter(rest.values())), rest)
