@@ -62,16 +62,20 @@ def loss_fall(
         if fall / fall_se > best_z:
             best_z, best_fall, best_name = fall / fall_se, fall, name
     effective = float(curve.effective[-1])
+    tenth = max(3, len(curve) // 10)
+    first, last = (
+        math.exp(float(np.median(e))) for e in (curve.total[:tenth], curve.total[-tenth:])
+    )
     extras: dict[str, Scalar] = {
         "z": best_z,
         "upper": -math.expm1(-upper),
         "fell": "all losses together" if best_name == "pool" else best_name,
         "effective": effective,
-        "first": math.exp(float(np.median(curve.total[: max(3, len(curve) // 10)]))),
-        "last": math.exp(float(np.median(curve.total[-max(3, len(curve) // 10) :]))),
+        "first": first,
+        "last": last,
+        # A total may rise while the training learns: foreground found again costs at first.
+        "total_fell_to": last if last < first else None,
     }
-    # A total may rise while the training learns: foreground that is found again costs at first.
-    extras["total_fell_to"] = extras["last"] if extras["last"] < extras["first"] else None
     undecided = None
     if best_z < 5 or best_fall < 0.03:
         undecided = _why_no_fall_is_expected(curve, effective, min_effective, classes)
