@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from d2check import fleet, pipeline
@@ -220,3 +223,21 @@ def test_a_data_set_that_nobody_registered_says_how_to(training):
 def test_what_goes_wrong_in_the_users_own_code_is_a_finding(training, ending):
     report = training(ending, {}, setup=["my_project.data"])
     assert report.runs[0].run.ending == ending
+
+
+def test_an_audit_of_rows_loads_neither_the_launcher_nor_other_readers(tmp_path):
+    rows = (f'{{"iteration": {19 + 20 * n}, "total_loss": {3 - 0.01 * n}}}\n' for n in range(100))
+    (tmp_path / "metrics.json").write_text("".join(rows))
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from d2check import fleet, pipeline\n"
+        "report = pipeline.audit([Path(sys.argv[1])], fleet.RuleChoice())\n"
+        "assert report.runs[0].findings\n"
+        "rooms = ('d2check.harness', 'd2check.verify', 'd2check.sources.log_txt',"
+        " 'd2check.sources.tfevents')\n"
+        "print([name for name in sys.modules if name.startswith(rooms)])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "metrics.json")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
