@@ -55,7 +55,7 @@ def config_facts(config: Config, world_size: int | None = None) -> dict[str, Sca
     config = for_world_size(config, world_size)
     facts: dict[str, Scalar] = {}
     for name, key in (_YACS if config.kind == "yacs" else _LAZY).items():
-        value = setting(config, key) if config.kind == "yacs" else config.get(key)
+        value = _named(config, key)
         if _is(value, _KINDS[name]):
             facts[name] = value
     architecture = facts.get("meta_architecture")
@@ -72,6 +72,11 @@ def config_facts(config: Config, world_size: int | None = None) -> dict[str, Sca
     return facts
 
 
+def _named(config: Config, key: str) -> Any:
+    """What a config settles: a default stands for what an older dump lacks, not for a part."""
+    return setting(config, key) if config.kind == "yacs" and config.complete else config.get(key)
+
+
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
@@ -82,5 +87,5 @@ def _classes(config: Config, architecture: Scalar) -> int | None:
     else:
         name = str(architecture)
         key = _CLASSES.get(name) or (_CLASSES["GeneralizedRCNN"] if "RCNN" in name else None)
-        found = [setting(config, key)] if key else []
+        found = [_named(config, key)] if key else []
     return next((n for n in found if _is(n, int) and n > 0), None)

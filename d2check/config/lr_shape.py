@@ -18,6 +18,7 @@ from d2check.config.lr_decay import After, Decay, decays, roundest
 
 Warmup = Literal["linear", "constant", "none", "unseen"]
 
+_NO_RATE = 1e30  # a damaged value; fits to it overflow
 _STRAIGHT = 0.004  # a rise may be off its line by this share of the peak
 _MOST_CANDIDATES = 8
 _HIGHEST_PEAK = 10.0  # no published Detectron2 config comes near; rules out readings such as 1000
@@ -68,7 +69,7 @@ def describe_lr(iterations: NDArray[np.int64] | Sequence[int], values: Floats) -
     t, v = t[known], v[known]
     if not len(t):
         return LrShape("unseen", "unseen")
-    if v.max() <= 0 or v.min() < 0:
+    if v.max() <= 0 or v.min() < 0 or v.max() > _NO_RATE:
         return LrShape("unseen", "irregular")
     rounding = _rounding(v)
     jump = _plateau_end(v, rounding)
@@ -165,6 +166,8 @@ def _one_row_warmups(t: Floats, v: Floats, decay: Decay, rounding: Floats) -> li
 
 def _joined(t: Floats, v: Floats, start: int, decay: Decay, rounding: Floats) -> list[LrShape]:
     """A warm-up over the rows before `start` and a decay from there; none if it is not straight."""
+    if decay.peak <= 0:  # the rate is zero right after its rise
+        return []
     rising, rates = t[:start], v[:start]
     best: tuple[float, float, float] | None = None
     # Since v0.4 the warm-up is a line to the rate at its end; before, it multiplied the decay.

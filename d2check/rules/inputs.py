@@ -86,8 +86,9 @@ def has_config(run: Run) -> bool:
 def setting(run: Run, key: str) -> Any:
     """A yacs key's value in the run's config; None when not known.
 
-    A LazyConfig is asked by its own name for the setting. What a source config does not name has
-    Detectron2's default.
+    A LazyConfig is asked by its own name for the setting. Where a config is no whole dump, the
+    schedule's keys (SOLVER) have Detectron2's defaults, as the planned rate has; what it leaves
+    out of the rest (weights, classes, norms) is not known: code or a base may have set it.
     """
     config = run.config
     if config is None or config.matches_run is False:
@@ -97,7 +98,7 @@ def setting(run: Run, key: str) -> Any:
         return config.values.get(own) if own else None
     if key in config.values or config.complete:
         return config.values.get(key)
-    return keys.defaults().get(key)
+    return keys.defaults().get(key) if key.startswith("SOLVER.") else None
 
 
 @lru_cache(maxsize=4096)

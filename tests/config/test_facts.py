@@ -31,3 +31,8 @@ def test_facts_of_a_lazy_config():
     assert config_facts(Config("lazy", values)) == {
         "images_per_batch": 16, "meta_architecture": "GeneralizedRCNN", "amp": False, "classes": 80,
     }  # fmt: skip
+
+
+def test_a_part_of_a_config_settles_only_what_it_names():
+    part = Config("yacs", {"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, complete=False)
+    assert config_facts(part) == {"meta_architecture": "GeneralizedRCNN"}

@@ -214,6 +214,12 @@ def test_any_values_get_an_answer(values, first, every):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.7e308]])
+def test_rates_that_no_training_has_get_an_answer(values):
+    """Found by the test above: a rate of zero right behind the rise, and one that overflows."""
+    assert describe_lr(np.arange(len(values)), np.array(values)).warmup in ("linear", "unseen")
+
+
 @given(st.floats(0, 1e6), st.floats(0, 1000))
 def test_the_roundest_number_lies_in_its_range(low, width):
     found = roundest(low, low + width)

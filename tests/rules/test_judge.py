@@ -258,6 +258,13 @@ def test_a_setting_has_its_own_name_or_its_default(config, value):
     assert setting(Run("test", config=config), "SOLVER.BASE_LR") == value
 
 
+def test_what_a_part_of_a_config_leaves_out_is_not_known():
+    """A config.yaml with the solver's keys alone once warned of weights that it did not name."""
+    part = Run("test", config=Config("yacs", {"SOLVER.MAX_ITER": 3000}, complete=False))
+    assert setting(part, "MODEL.WEIGHTS") is None
+    assert setting(part, "SOLVER.WARMUP_ITERS") == 1000
+
+
 def test_misspelt_keys_are_read_from_the_config(load):
     text = RULE.replace("series.total_loss}", "run.misspelt_keys}")
     rule = replace(load(name=text)[0], measure=lambda series: Measurement(float(len(series))))
