@@ -19,6 +19,7 @@ PREFETCHED_SHARE = 2  # Detectron2's workers hold 2 images each: half a batch of
 def data_share(
     data_time: Series,
     time: Series,
+    wall: Series | None = None,
     images_per_batch: int | None = None,
     world_size: int | None = None,
     workers: int | None = None,
@@ -36,7 +37,9 @@ def data_share(
 
     data_time, time: seconds per iteration. The first rows (workers start) are left out and the
     longest `tail` of the waits is capped, so that one hiccup is not a slow loader. Sums, not
-    medians: a loader that stalls every fourth iteration has a median wait of zero.
+    medians: a loader that stalls every fourth iteration has a median wait of zero. wall: the clock,
+    seconds; where a wait is longer than the iteration that it belongs to (one is recent, the other
+    an older mean) the clock tells how long the iteration was.
 
     load_s_per_image and load_cpu_s_per_image: seconds that loading an image takes, and how many
     of them the processor works; a worker that waits for a disk needs no core. grouping: batches
@@ -48,7 +51,7 @@ def data_share(
     workers_proposed (the same, as far as the processor's cores carry them), cores_needed (per
     process), cores_suffice ("yes", "no", "unknown").
     """
-    waits, whole, span = _paired(data_time, time, skip_rows)
+    waits, whole, span = _paired(data_time, time, skip_rows, wall)
     if len(waits) < min_rows:
         return Measurement(
             None, undecided=f"only {counted(len(waits), 'timed row')} after the first {skip_rows}"
@@ -74,7 +77,7 @@ def data_share(
 
 
 def _paired(
-    data_time: Series, time: Series, skip_rows: int
+    data_time: Series, time: Series, skip_rows: int, wall: Series | None = None
 ) -> tuple[Floats, Floats, tuple[int, int] | None]:
     """(waits, iteration times, span) on common iterations. A mean since the start is undone."""
     common, at_data, at_time = np.intersect1d(
@@ -84,6 +87,10 @@ def _paired(
     if time.statistic == "mean" and time.window > 2 * max(time.every, 1) and len(common) > 2:
         sums = whole * (common + 1.0)
         whole = np.concatenate((whole[:1], np.diff(sums) / np.diff(common)))
+    if wall is not None and len(wall) > 1:
+        pace = np.diff(wall.values) / np.diff(wall.iterations)
+        clocked = np.interp(common, wall.iterations[1:], pace, left=np.nan, right=np.nan)
+        whole = np.where((waits > whole) & (clocked > whole), clocked, whole)
     keep = np.isfinite(waits) & np.isfinite(whole) & (whole > 0)
     keep[:skip_rows] = False
     common, waits, whole = common[keep], waits[keep], whole[keep]
