@@ -71,6 +71,7 @@ class EndingKind(str, enum.Enum):
     KILLED = "killed"  # a signal ended the process
     HUNG = "hung"  # no iteration within the limit
     INTERRUPTED = "interrupted"  # Ctrl-C
+    RUNNING = "running"  # a process still writes the files
     TRUNCATED = "truncated"  # traces stop before the planned length, nobody says why
     UNKNOWN = "unknown"
 

@@ -8,6 +8,7 @@ from d2check.model import EndingKind
 
 NO_ENDING: Mapping[EndingKind, str] = {
     EndingKind.UNKNOWN: "no trace tells how the run ended",
+    EndingKind.RUNNING: "the training is still running",
     EndingKind.TRUNCATED: "the traces stop before the planned end and nothing tells why",
 }
 

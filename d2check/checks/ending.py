@@ -98,6 +98,8 @@ def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) 
     undecided = None
     if ending.kind in (EndingKind.STOPPED, EndingKind.INTERRUPTED):
         undecided = f"the run was {ending.kind.value} on purpose"
+    elif ending.kind is EndingKind.RUNNING:
+        undecided = NO_ENDING[ending.kind]
     elif ending.kind in _UNHAPPY:
         undecided = f"the run's end is known: {ending.kind.value}"
     if ending.kind is EndingKind.FINISHED:

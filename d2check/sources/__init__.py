@@ -8,9 +8,10 @@ from io import BufferedReader
 from pathlib import Path
 
 from d2check.errors import InputError
-from d2check.model import Run, Unreadable
+from d2check.model import Ending, EndingKind, Run, Unreadable
 from d2check.sources import discover as _discover
 from d2check.sources import folder, run_folder
+from d2check.sources._writers import is_written
 from d2check.sources.folder.configs import with_config
 
 __all__ = ["discover", "read", "read_text"]
@@ -27,10 +28,12 @@ def read(path: Path) -> tuple[Run, ...]:
             str(path), "no such file or folder", "something to audit", "Check the path"
         )
     if not path.is_dir():
-        return folder.read_file(path)
+        return _still_running(folder.read_file(path), [path])
     if run_folder.is_run_folder(path):
-        return tuple(_own_config(run) for run in run_folder.read_run_folder(path))
-    return folder.read_folder(path)
+        runs = tuple(_own_config(run) for run in run_folder.read_run_folder(path))
+        return _still_running(runs, [path / name for name in run_folder.FIRST_FILES])
+    grown = [path / name for name in (*folder.METRICS, *folder.LOGS)]
+    return _still_running(folder.read_folder(path), grown)
 
 
 def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
@@ -52,6 +55,15 @@ def read_text(stream: BufferedReader, name: str) -> tuple[Run, ...]:
 
 def _is_output(path: Path) -> bool:
     return run_folder.is_run_folder(path) or folder.is_output_folder(path)
+
+
+def _still_running(runs: tuple[Run, ...], grown: Sequence[Path]) -> tuple[Run, ...]:
+    """The last training of an output is no truncated one while its files are being written."""
+    open_ends = (EndingKind.TRUNCATED, EndingKind.UNKNOWN)
+    if not runs or runs[-1].ending.kind not in open_ends or not is_written(grown):
+        return runs
+    running = Ending(EndingKind.RUNNING, message="a process still writes its files")
+    return (*runs[:-1], replace(runs[-1], ending=running))
 
 
 def _own_config(run: Run) -> Run:
