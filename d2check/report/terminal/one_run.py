@@ -112,7 +112,8 @@ def _observed(run: Run) -> str:
     longest = max(run.series.values(), key=len)
     seen = last - first + longest.window if longest.window <= first + 1 else last + 1
     length = _length(run, seen, "epochs_observed")
-    ended = "stopped by d2check" if how == "stopped" else f"ending {how}"
+    plain = {"stopped": "stopped by d2check", "running": "still running"}
+    ended = plain.get(how, f"ending {how}")
     return f"{length}, iterations {first:,} to {last:,}; {ended}"
 
 
