@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,12 @@ import pytest
 
 from d2check.demo.shapes import write_demo
 from d2check.probe import wire
+
+# A shell that runs the tests in its background has its children ignore these, and theirs in turn:
+# what Ctrl-C does could not be tested.
+for _number, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _number), _usual)
 
 _PROBE_FOLDER = Path(wire.__file__).parent
 PROBE = (sys.executable, "-u", str(_PROBE_FOLDER / "main.py"))
