@@ -1,7 +1,7 @@
-"""One line per rule: its verdict, its number, its words.
+"""One line per rule: its verdict, its number where it accuses, its words.
 
-Rules that were skipped for one reason share a line, and so do those that passed with the same words
-and no number.
+Rules that were skipped for one reason share a line, and so do those that passed with the same
+words.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def show_rule_lines(page: Page, findings: Sequence[Finding], verbosity: int) -> 
 
 
 def _is_plain_pass(finding: Finding) -> bool:
-    passed = finding.verdict is Verdict.PASS and finding.ignored is None
-    return passed and not _number(finding)
+    return finding.verdict is Verdict.PASS and finding.ignored is None
 
 
 def _judged(page: Page, alike: Sequence[Finding], verbosity: int) -> None:
@@ -45,7 +44,8 @@ def _judged(page: Page, alike: Sequence[Finding], verbosity: int) -> None:
     ignored = finding.ignored is not None
     quiet = finding.verdict is Verdict.PASS or ignored
     head, number = _with_leader(page, _name(alike)), _number(finding)
-    if number:
+    # A pass is told by its words: a bare figure asks which of two directions would be worse.
+    if number and (finding.verdict is not Verdict.PASS or verbosity > 0):
         head += f" {number:>{_NUMBER_WIDTH}}"
     style = "quiet" if ignored else VERDICT_STYLES[finding.verdict]
     _line(page, (finding.verdict.value, style), head, _says(finding), verbosity, quiet=quiet)
