@@ -143,16 +143,6 @@ def _first_key_below(values: Mapping[str, Any], prefix: str) -> str:
     return below[0][len(prefix) + 1 :]
 
 
-def with_defaults(config: Config) -> Config:
-    """A yacs source with the defaults of Detectron2's newest version for all that it leaves out.
-
-    A dump is complete by itself and a LazyConfig has no defaults: both come back unchanged.
-    """
-    if config.kind != "yacs" or config.complete:
-        return config
-    return dataclasses.replace(config, values={**keys.defaults(), **config.values}, complete=True)
-
-
 def setting(config: Config, key: str) -> Any:
     """The value of a yacs key, or Detectron2's default where the config does not name it."""
     return config.values[key] if key in config.values else keys.default(key)

@@ -82,14 +82,6 @@ def test_an_override_of_a_section_is_refused():
         yacs.apply_overrides(SOURCE, ["SOLVER", "1"])
 
 
-def test_defaults_fill_what_a_source_leaves_out():
-    filled = yacs.with_defaults(SOURCE)
-    assert filled.complete
-    assert filled.values["SOLVER.BASE_LR"] == 0.02
-    assert filled.values["SOLVER.WARMUP_ITERS"] == 1000
-    assert yacs.with_defaults(filled) == filled
-
-
 def test_the_default_holds_where_a_dump_is_too_old_to_have_the_key():
     old = Config("yacs", {"SOLVER.BASE_LR": 0.1}, complete=True)
     assert yacs.setting(old, "SOLVER.RESCALE_INTERVAL") is False
