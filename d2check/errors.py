@@ -22,6 +22,13 @@ class InputError(UsageError):
         self.where, self.found, self.expected, self.todo = where, found, expected, todo
         super().__init__(f"{where}: {found}. Expected {expected}. {todo}.")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
+        """How to make it again: an exception is pickled by its words, of which this makes others.
+
+        Worker processes hand theirs over by pickling.
+        """
+        return type(self), (self.where, self.found, self.expected, self.todo)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -41,10 +48,14 @@ class RuleFileError(UsageError):
 
     def __init__(self, problems: Iterable[Problem], what: str = "rule files") -> None:
         """Keep the problems in file order."""
-        self.problems = tuple(problems)
+        self.problems, self.what = tuple(problems), what
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
         super().__init__("\n".join([f"{head} in {what}:", *map(str, self.problems)]))
+
+    def __reduce__(self) -> tuple[type[RuleFileError], tuple[tuple[Problem, ...], str]]:
+        """How to make it again, as of InputError."""
+        return type(self), (self.problems, self.what)
 
 
 class LaunchError(UsageError):
