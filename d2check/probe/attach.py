@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import signals, wire
+from . import neutralise, plain_loop, signals, wire
 from .imports import AfterImport
 from .plan import KIND_HOOK
 from .stopping import LeaveScript, LoopEnded, StopRule
@@ -18,15 +18,26 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def watch(after_import: AfterImport, session: Session) -> None:
-    """Have Detectron2's modules patched as they are imported. Imports none of them itself."""
+def watch(session: Session) -> AfterImport:
+    """Have modules patched as they are imported, of which it imports none itself.
+
+    Loops of any kind are recorded, and where the plan asks for it nothing of the user's is touched.
+    Returns the finder, for more modules to be watched.
+    """
     from . import datasets
 
+    after_import = AfterImport()
+    after_import.install()
+    plain_loop.watch(after_import, session)
     after_import.add("detectron2.data.build", lambda m: datasets.watch_data_sets(m, session))
     after_import.add("detectron2.data.common", datasets.watch_loading)
     after_import.add("detectron2.data.detection_utils", datasets.watch_reading)
     after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
     after_import.add("detectron2.engine.train_loop", lambda m: watch_training(m, session))
+    if session.plan.neutralise:
+        neutralise.trackers(session)
+        neutralise.watch(after_import, session)
+    return after_import
 
 
 def _watch_weights(module: Any, session: Session) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, neutralise, plain_loop, ranks, run_config, run_lazy, signals
-from .imports import AfterImport
+from . import attach, ranks, run_config, run_lazy, signals
 from .plan import read_plan
 from .recorder import Recorder
 from .session import Session
@@ -24,13 +23,7 @@ def main() -> int:
     session = Session(plan, Recorder(plan.folder), ranks.own_rank())
     session.recorder.open(session.rank)
     signals.answer(session.recorder)
-    after_import = AfterImport()
-    after_import.install()
-    plain_loop.watch(after_import, session)
-    attach.watch(after_import, session)
-    if plan.neutralise:
-        neutralise.trackers(session)
-        neutralise.watch(after_import, session)
+    attach.watch(session)
     try:
         run = run_lazy.run if (plan.config or "").endswith(".py") else run_config.run
         run(session)

@@ -7,8 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import attach, neutralise, plain_loop, wire
-from .imports import AfterImport
+from . import attach, neutralise, wire
 from .plan import read_plan
 from .recorder import Recorder
 from .session import Session
@@ -25,13 +24,7 @@ def install() -> None:
     """
     plan = read_plan()
     session = Session(plan, Recorder(plan.folder))
-    after_import = AfterImport()
-    after_import.install()
-    plain_loop.watch(after_import, session)
-    attach.watch(after_import, session)
-    if plan.neutralise:
-        neutralise.trackers(session)
-        neutralise.watch(after_import, session)
+    after_import = attach.watch(session)
     for module, patch in (
         ("detectron2.engine.defaults", _watch_defaults),
         ("detectron2.engine.train_loop", _watch_trainer),
