@@ -1,5 +1,6 @@
 """TensorBoard event files, written here byte by byte and, in one test, read by TensorBoard too."""
 
+import gzip
 import io
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d2check import sources
 from d2check.errors import InputError
 from d2check.sources.tfevents import read_events, read_events_stream
 from d2check.sources.tfevents.wire import masked_crc
@@ -140,6 +142,80 @@ def test_another_binary_file_is_refused(tmp_path: Path):
         read_events(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_events(tmp_path / "absent")
+
+
+def same(one, other):
+    return one.series.keys() == other.series.keys() and all(
+        np.array_equal(one.series[name].iterations, other.series[name].iterations)
+        and np.array_equal(one.series[name].values, other.series[name].values)
+        for name in one.series
+    )
+
+
+def test_a_packed_file_reads_as_the_file_itself(tmp_path: Path):
+    data = b"".join([record(VERSION), *training()])
+    path = tmp_path / "events.out.tfevents.1.host.gz"
+    path.write_bytes(gzip.compress(data))
+    packed, plain = read_events(path), read(data)
+    assert same(packed.segments[0], plain.segments[0])
+    assert (packed.records, packed.damaged) == (plain.records, None)
+    (by_name,), (by_folder,) = sources.read(path), sources.read(tmp_path)
+    assert same(by_name, by_folder)
+    assert by_name.rows == 10
+
+
+def test_of_a_packed_file_that_is_cut_the_beginning_is_read_and_the_cut_told(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    rows = [record(event(i, {"total_loss": rng.random()})) for i in range(19, 4000, 20)]
+    packed = gzip.compress(b"".join([record(VERSION), *rows]))
+    path = tmp_path / "events.out.tfevents.1.host.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    (run,) = sources.read(path)
+    assert 50 < run.rows < 150
+    (told,) = (event for event in run.events if event.kind == "damaged")
+    assert "it ends early" in told.message
+    assert read_events(path).damaged == told.message
+
+
+def test_a_packed_file_beside_the_file_itself_is_not_another_training(tmp_path: Path):
+    data = b"".join([record(VERSION), *training()])
+    (tmp_path / "events.out.tfevents.1.host").write_bytes(data)
+    (tmp_path / "events.out.tfevents.1.host.gz").write_bytes(gzip.compress(data))
+    assert [run.rows for run in sources.read(tmp_path)] == [10]
+
+
+def test_packed_bytes_that_are_no_gzip_are_refused(tmp_path: Path):
+    path = tmp_path / "events.out.tfevents.1.host.gz"
+    path.write_bytes(b"\x1f\x8b" + bytes(100))
+    with pytest.raises(InputError, match="packed file is damaged"):
+        read_events(path)
+
+
+def test_events_without_losses_are_no_training_by_themselves(tmp_path: Path):
+    path = tmp_path / "events.out.tfevents.1.host"
+    path.write_bytes(record(VERSION) + record(event(0, {"rpn/num_pos_anchors": 3.0})))
+    with pytest.raises(InputError, match="no losses"):
+        sources.read(path)
+
+
+def test_a_broken_record_is_told_and_counted(tmp_path: Path):
+    rows = training()
+    path = tmp_path / "events.out.tfevents.1.host"
+    path.write_bytes(b"".join([record(VERSION), *rows[:3], b"\xff" * 7 + rows[3][7:], *rows[4:]]))
+    (run,) = sources.read(path)
+    assert run.malformed_lines == 1
+    assert [e.message for e in run.events if e.kind == "damaged"] == [
+        "broken in 1 place, whose records are lost"
+    ]
+
+
+def test_two_rows_of_a_broken_start_are_no_resume(tmp_path: Path):
+    """Seen in 0YJ/TomatoMAP: rows 19 and 20, the second one flushed by the exception."""
+    path = tmp_path / "events.out.tfevents.1.host"
+    rows = [record(event(step, {"total_loss": 4.0})) for step in (19, 20)]
+    path.write_bytes(b"".join([record(VERSION), *rows]))
+    (run,) = sources.read(path)
+    assert [event.kind for event in run.events] == []
 
 
 @given(st.binary(max_size=400), st.integers(0, 9))

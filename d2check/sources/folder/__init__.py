@@ -139,8 +139,12 @@ def read_stream(
     if _EVENT_FILE in start[:_EVENT_FILE_WITHIN]:
         from d2check.sources.tfevents import read_events_stream
 
-        events = read_events_stream(stream, path.name).segments
-        return fused(pair(with_clocks((), events), ()), str(path), None, no_config=no_config)
+        events = read_events_stream(stream, path.name)
+        if not any(one.rows for one in events.segments):
+            found = events.damaged or "no losses of a training in it"
+            raise InputError(str(path), found, _EXPECTED, "Name the output folder that it is of")
+        rows = with_clocks((), events.segments)
+        return fused(pair(rows, ()), str(path), None, no_config=no_config)
     if _begins_with_a_row(start) or not _looks_like_log(start):
         segments = read_metrics_stream(stream, path).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)

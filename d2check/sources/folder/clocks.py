@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from d2check.model import Series
-from d2check.sources.metrics_json import MetricsSegment, segment_of_series
+from d2check.sources.metrics_json import MetricsSegment, period_of, segment_of_series
 
 if TYPE_CHECKING:
     from d2check.sources.tfevents import EventsSegment
@@ -34,7 +34,7 @@ def with_clocks(
         free = [n for n, count in enumerate(rows) if count and not _taken(owned[n], one)]
         if free:
             owned[max(free, key=lambda n: (rows[n], -n))].append(one)
-        elif one.rows and not any(rows):
+        elif one.rows and not any(rows) and not any(_is_copy(one, other) for other in alone):
             alone.append(one)
     found = [
         (_begin(mine), _clocked(segment, mine))
@@ -64,19 +64,28 @@ def _taken(owned: Sequence[EventsSegment], one: EventsSegment) -> bool:
     return any(_common_rows(other.series, one.series) for other in owned)
 
 
+def _is_copy(one: EventsSegment, other: EventsSegment) -> bool:
+    """Whether both are one process's events: a file and what was packed of it."""
+    return float(one.clock.values[0]) == float(other.clock.values[0]) and bool(
+        _common_rows(one.series, other.series)
+    )
+
+
 def _begin(owned: Sequence[EventsSegment]) -> float | None:
     return min((float(one.clock.values[0]) for one in owned), default=None)
 
 
 def _rows_of(one: EventsSegment) -> MetricsSegment:
     loss = one.series.get("total_loss")
-    return segment_of_series(
+    training = loss.iterations if loss is not None else np.empty(0, np.int64)
+    segment = segment_of_series(
         one.series,
-        loss.iterations if loss is not None else np.empty(0, np.int64),
+        training,
         rows=one.rows,
-        period=one.period,
+        period=period_of(training),
         read_from=one.read_from,
     )
+    return replace(segment, malformed_lines=one.malformed_records)
 
 
 def _clocked(segment: MetricsSegment, owned: Sequence[EventsSegment]) -> MetricsSegment:
@@ -96,4 +105,9 @@ def _clocked(segment: MetricsSegment, owned: Sequence[EventsSegment]) -> Metrics
         iterations, wall = np.concatenate([iterations, at]), np.concatenate([wall, moments])
     every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else segment.period
     series = Series("wall_s", iterations, wall, max(every, 1))
-    return replace(segment, series={**segment.series, "wall_s": series})
+    told = tuple(event for one in owned for event in one.events)
+    return replace(
+        segment,
+        series={**segment.series, "wall_s": series},
+        events=(*segment.events, *told),
+    )

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from d2check.errors import InputError
 from d2check.model import Ending, Event, Series
+from d2check.sources._unpack import MAGIC, Unpacked
 from d2check.sources.metrics_json.meaning import Samples, is_raw_writer, samples_at, series_of
 from d2check.sources.metrics_json.rows import Malformed, Table, read_table
-from d2check.sources.metrics_json.segments import Segments, split
+from d2check.sources.metrics_json.segments import Segments, period_of, split
 from d2check.sources.metrics_json.traces import (
     BrokenIteration,
     broken_iteration,
@@ -22,7 +23,16 @@ from d2check.sources.metrics_json.traces import (
     planned_from_eta,
     starts_of,
 )
-from d2check.sources.metrics_json.unpack import Unpacked
+
+__all__ = [
+    "MetricsFile",
+    "MetricsSegment",
+    "from_table",
+    "period_of",
+    "read_metrics_json",
+    "read_metrics_stream",
+    "segment_of_series",
+]
 
 _EXPECTED = "rows of metrics.json, one JSON object with an iteration on each line"
 
@@ -88,7 +98,7 @@ def read_metrics_json(path: Path) -> MetricsFile:
 
 def read_metrics_stream(stream: BufferedReader, path: Path) -> MetricsFile:
     """The same from an open stream, a pipe perhaps. path: to name it by. Raises OSError too."""
-    unpacked = Unpacked(stream) if stream.peek(2).startswith(b"\x1f\x8b") else None
+    unpacked = Unpacked(stream) if stream.peek(2).startswith(MAGIC) else None
     table = read_table(unpacked or stream)
     damage = unpacked.damage if unpacked else None
     if damage and not len(table):

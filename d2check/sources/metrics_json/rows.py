@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.sources._unpack import Readable
 from d2check.sources.metrics_json.blocks import (
     ABSENT,
     Column,
@@ -76,13 +77,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.iteration)
-
-
-class Readable(Protocol):
-    """What gives bytes on demand, none at its end."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
 
 
 def read_table(stream: Readable, *, fast: bool = True) -> Table:

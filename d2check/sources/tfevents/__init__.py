@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from d2check.errors import InputError
 from d2check.model import Event, Series
-from d2check.sources.tfevents.wire import Readable, Records, scalars_of
+from d2check.sources._unpack import Readable
+from d2check.sources.tfevents.wire import Records, scalars_of
 
 __all__ = ["EventsFile", "EventsSegment", "read_events", "read_events_stream"]
 
@@ -30,7 +31,8 @@ class EventsSegment:
 
     series: scalars by their tags, as metrics.json has them (medians of 20 where Detectron2
     smooths). clock: seconds since 1970 at each step that was written; the moment of writing, so
-    that evaluations and checkpoints between two rows are part of the time between them.
+    that evaluations and checkpoints between two rows are part of the time between them. events,
+    malformed_records: what was lost of the file, told with its last training.
     """
 
     series: Mapping[str, Series]
@@ -39,6 +41,7 @@ class EventsSegment:
     period: int
     last_training: int | None
     events: tuple[Event, ...]
+    malformed_records: int
     read_from: str
 
 
@@ -54,7 +57,7 @@ class EventsFile:
 
 
 def read_events(path: Path) -> EventsFile:
-    """The scalars of an event file. One without scalars has no segments.
+    """The scalars of an event file, packed (`.gz`) or not. One without scalars has no segments.
 
     Raises InputError for a file that cannot be opened or whose beginning is no record. A cut or
     broken record costs itself: what stands behind it is found by its checksum.
@@ -96,20 +99,31 @@ def read_events_stream(stream: Readable, name: str) -> EventsFile:
             column[1].append(wall_s)
             column[2].append(value)
             scalars += 1
-    return EventsFile(
-        _segments(columns, name),
-        records.records,
-        scalars,
-        malformed + records.broken,
-        _damage(records),
-    )
+    lost, damaged = malformed + records.broken, _damage(records)
+    segments = _segments(columns, name)
+    if segments:
+        last = replace(segments[-1], malformed_records=lost)
+        if damaged and not _only_cut(records):
+            last = replace(last, events=(Event("damaged", damaged, last.last_training, name),))
+        segments = (*segments[:-1], last)
+    return EventsFile(segments, records.records, scalars, lost, damaged)
+
+
+def _only_cut(records: Records) -> bool:
+    packed = records.unpacked
+    return records.truncated and not records.broken and not (packed and packed.damage)
 
 
 def _damage(records: Records) -> str | None:
+    """What was lost, in words. The last record of a training that still writes is cut as well."""
+    if records.unpacked is not None and records.unpacked.damage:
+        return f"the packed file is damaged ({records.unpacked.damage}), its end is lost"
     if records.broken and not records.records:
         return "it holds no records of an event file"
     if records.broken:
-        return f"broken in {records.broken} places, of which the records are lost"
+        return (
+            f"broken in {records.broken} place{'s' * (records.broken > 1)}, whose records are lost"
+        )
     if records.truncated and not records.records:
         return "its first record is cut" if records.size_bytes else None
     return "its last record is cut" if records.truncated else None
@@ -167,6 +181,7 @@ def _segment(
         period=period,
         last_training=int(training[0].max()) if training else None,
         events=(),
+        malformed_records=0,
         read_from=name,
     )
 

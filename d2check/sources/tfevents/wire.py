@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from d2check.sources._unpack import MAGIC, Readable, Unpacked
 
 _HEADER = struct.Struct("<QI")
 _DOUBLE = struct.Struct("<d")
@@ -33,18 +35,12 @@ class Scalar(NamedTuple):
     value: float
 
 
-class Readable(Protocol):
-    """What gives bytes on demand, none at its end."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
-
-
 class Records:
     """The records of a stream, over what is broken in it.
 
     records: how many were read. broken: how many places had to be skipped. truncated: the last
-    record is cut, as while a training still writes or after it was killed.
+    record is cut, as while a training still writes or after it was killed. unpacked: the gzip
+    file around them, if there is one.
     """
 
     def __init__(self, stream: Readable) -> None:
@@ -55,6 +51,7 @@ class Records:
         self.broken = 0
         self.truncated = False
         self.size_bytes = 0
+        self.unpacked: Unpacked | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         while self._fill(_HEADER.size):
@@ -84,6 +81,9 @@ class Records:
         """Have `count` bytes at hand from here on; False where the stream ends before."""
         while len(self._data) - self._at < count:
             more = self._stream.read(max(_CHUNK_BYTES, count))
+            if not self.size_bytes and more.startswith(MAGIC):  # no first record is so long
+                self._stream = self.unpacked = Unpacked(self._stream, more)
+                more = self._stream.read(_CHUNK_BYTES)
             if not more:
                 return False
             self._data = self._data[self._at :] + more

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from typing import BinaryIO
+from typing import Protocol
 
+MAGIC = b"\x1f\x8b"
 _PACKED_BYTES = 64 * 1024
+
+
+class Readable(Protocol):
+    """What gives bytes on demand, none at its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes."""
 
 
 class Unpacked:
@@ -14,10 +22,10 @@ class Unpacked:
     Python's gzip module throws away what it had before the damage.
     """
 
-    def __init__(self, raw: BinaryIO) -> None:
-        """Unpack from where the raw stream stands."""
+    def __init__(self, raw: Readable, begun: bytes = b"") -> None:
+        """Unpack from where the raw stream stands. begun: what was read of it already."""
         self._raw = raw
-        self._packed = b""
+        self._packed = begun
         self._member = zlib.decompressobj(wbits=31)
         self.damage: str | None = None
 
