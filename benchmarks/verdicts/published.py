@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def loss_not_decreasing(loss: Floats, steps: int = 10, in_a_row: int = 1) -> set[str]:
+def loss_not_decreasing(
+    loss: Floats, steps: int = 10, in_a_row: int = 1, percent: float = 0.1
+) -> set[str]:
     """SageMaker Debugger's LossNotDecreasing: less than 0.1 % down within ten steps."""
     loss = _finite(loss)
     marks = loss[::steps]
-    slow = (marks[:-1] - marks[1:]) / np.abs(marks[:-1]) < 0.001
+    slow = (marks[:-1] - marks[1:]) / np.abs(marks[:-1]) < percent / 100
     if len(slow) < in_a_row:
         return set()
     return {"not_decreasing"} if sliding_window_view(slow, in_a_row).all(axis=1).any() else set()
@@ -29,8 +31,14 @@ def five_in_a_row(loss: Floats) -> set[str]:
     return loss_not_decreasing(loss, in_a_row=5)
 
 
-def autotrainer(loss: Floats, epoch: int = 10) -> set[str]:
-    """AUTOTRAINER's unstable, slow and exploding rules, an epoch being ten rows."""
+def autotrainer(
+    loss: Floats, epoch: int = 10, zeta: float = 0.03, eta: float = 0.2, delta: float = 0.01
+) -> set[str]:
+    """AUTOTRAINER's unstable, slow and exploding rules, an epoch being ten rows.
+
+    Unstable: neighbouring tops and feet differ by zeta in a share eta of the epochs. Slow: no
+    epoch gains delta. Of the accuracy in the original, here of the loss / its first value.
+    """
     if not np.isfinite(loss).all() or loss.max() >= 1e3:
         return {"nan"}
     count = len(loss) // epoch
@@ -43,9 +51,9 @@ def autotrainer(loss: Floats, epoch: int = 10) -> set[str]:
     feet = means[1:-1][(step[:-1] <= 0) & (step[1:] >= 0)]
     pairs = min(len(tops), len(feet))
     flags = set()
-    if (tops[:pairs] - feet[:pairs] >= 0.03).sum() >= 0.2 * count:
+    if (tops[:pairs] - feet[:pairs] >= zeta).sum() >= eta * count:
         flags.add("oscillation")
-    if (-step).max() < 0.01:
+    if (-step).max() < delta:
         flags.add("not_decreasing")
     return flags
 
@@ -62,14 +70,14 @@ def patience(loss: Floats, rows: int = 50, min_delta: float = 1e-4) -> set[str]:
     return set()
 
 
-def three_sigma(loss: Floats, window: int = 20) -> set[str]:
+def three_sigma(loss: Floats, window: int = 20, sds: float = 3.0) -> set[str]:
     """A row above the rolling mean by three standard deviations."""
     if not np.isfinite(loss).all():
         return {"nan"}
     if len(loss) <= window:
         return set()
     before = sliding_window_view(loss, window)[:-1]
-    above = loss[window:] > before.mean(axis=1) + 3 * before.std(axis=1)
+    above = loss[window:] > before.mean(axis=1) + sds * before.std(axis=1)
     return {"spikes"} if above.any() else set()
 
 

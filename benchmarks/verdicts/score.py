@@ -2,7 +2,10 @@
 
 Every run is made from a seed, written in a real format, read by the real readers and judged by the
 shipped rules. Printed: for each class and mode the share with any WARN or FAIL, with one of the
-right rules, and by level; for healthy classes false alarms with 95 % Wilson intervals.
+right rules, and by level; for healthy classes false alarms with 95 % Wilson intervals. Then, on
+the same runs and side by side, six published rules, an ensemble of simple rules tuned on other
+seeds of the generator, and, with `--peers PYTHON`, trainproof and runmedic where that interpreter
+has them. `--confusion` prints what each of them called every class at every level.
 
 `--generator PATH` scores another generator module with the same `make`, CLASSES, LEVELS, EXPECT.
 """
@@ -11,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pool
 from pathlib import Path
@@ -29,18 +31,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import written
+from ensemble import Chosen, curve_of, tune
+from ensemble import flags as ensemble_flags
 from published import PUBLISHED
+from rivals import RIVALS, flags_of, judge_files, version_in, write_plain
+from side_by_side import Said, show_confusion, show_doctors, wilson
 
 from d2check import sources
 from d2check.model import Finding, Run, Series, Verdict
 from d2check.rules.judge import judge
 from d2check.rules.load import load_rules
-
-LOSS_CLASSES = {
-    "healthy", "healthy_dip", "healthy_restart", "healthy_decay", "flat", "late_plateau", "swing",
-    "climb", "leap", "nan", "spikes", "head_stuck", "plateau_from_start", "plateau_late",
-    "oscillation", "slow_divergence", "sudden_divergence", "single_head_stuck",
-}  # fmt: skip
 
 RIGHT: dict[str, tuple[str, ...]] = {
     "not_decreasing": ("loss/not-decreasing",),
@@ -72,6 +72,7 @@ class Job:
     mode: str
     seed: int
     noise: float
+    plain: str = ""  # where the run is written once more, for the rivals that read files
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Outcome:
     errors: tuple[str, ...]
     detail: str
     judge_s: float
-    published: tuple[tuple[bool, bool], ...]  # (any flag, the right one) of each published rule
+    said: Said
 
 
 def load_generator(path: str) -> ModuleType:
@@ -101,6 +102,7 @@ def load_generator(path: str) -> ModuleType:
 
 
 _STATE: dict[str, Any] = {}
+OURS, ENSEMBLE = "d2check, every rule", "tuned ensemble"
 
 
 def prepare(generator: str, noise: float) -> ModuleType:
@@ -127,16 +129,27 @@ def score_one(job: Job) -> Outcome:
     loss = np.asarray(run["m"]["total_loss"], dtype=float)
     with np.errstate(all="ignore"):
         flags = [rule(loss) for rule in PUBLISHED.values()]
-    published = tuple((bool(f), bool(f & run["expect"])) for f in flags)
-    return _outcome(job, run["expect"], findings, judge_s, published)
+    said = dict(zip(PUBLISHED, map(frozenset, flags), strict=True))
+    with np.errstate(all="ignore"):
+        said[ENSEMBLE] = frozenset(ensemble_flags(_ensemble_of(job.mode), *curve_of(run)))
+    if job.plain:
+        write_plain(run, Path(job.plain))
+    return _outcome(job, frozenset(run["expect"]), findings, judge_s, said)
+
+
+def _ensemble_of(mode: str) -> list[Chosen]:
+    if mode not in _STATE:
+        with np.errstate(all="ignore"):
+            _STATE[mode] = tune(_STATE["generator"], mode)
+    return list(_STATE[mode])
 
 
 def _outcome(
     job: Job,
-    expected: set[str],
+    expected: frozenset[str],
     findings: Sequence[Finding],
     judge_s: float,
-    published: tuple[tuple[bool, bool], ...],
+    said: dict[str, frozenset[str]],
 ) -> Outcome:
     warned = sorted({f.rule for f in findings if f.verdict is Verdict.WARN})
     failed = sorted({f.rule for f in findings if f.verdict is Verdict.FAIL})
@@ -144,6 +157,7 @@ def _outcome(
     hit = any(rule.startswith(p) for rule in warned + failed for p in wanted)
     if "truncated" in expected or "duplicates" in expected:  # information, not a verdict
         hit = hit or any(f.rule in wanted and f.value for f in findings)
+    said = {OURS: _flags_of_rules(warned + failed, expected if hit else frozenset()), **said}
     loader = next((f.verdict.value for f in findings if f.rule == "time/data-bound"), "")
     flagged = [f for f in findings if f.verdict in (Verdict.WARN, Verdict.FAIL)]
     return Outcome(
@@ -155,8 +169,17 @@ def _outcome(
         tuple(f"{f.rule}: {f.reason}" for f in findings if f.verdict is Verdict.ERROR),
         "; ".join(f"{f.verdict.value} {f.rule}: {f.message}" for f in flagged),
         judge_s,
-        published,
+        Said(job.cls, job.level, expected, said),
     )
+
+
+def _flags_of_rules(rules: Sequence[str], sure: frozenset[str]) -> frozenset[str]:
+    """The flags that our rules stand for; a rule that stands for none keeps its id."""
+    flags = {
+        rule: {flag for flag, ids in RIGHT.items() if any(rule.startswith(i) for i in ids)}
+        for rule in rules
+    }
+    return frozenset(f for rule in rules for f in flags[rule] or {rule}) | sure
 
 
 def _with_log(read: Run, run: dict[str, Any]) -> Run:
@@ -176,16 +199,6 @@ def _scale_noise(generator: ModuleType, factor: float) -> None:
         table = getattr(generator, name, None)
         if isinstance(table, dict):
             table.update({key: value * factor for key, value in table.items()})
-
-
-def wilson(hits: int, runs: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if not runs:
-        return 0.0, 1.0
-    p, zz = hits / runs, z * z
-    middle = (p + zz / (2 * runs)) / (1 + zz / runs)
-    half = z * math.sqrt(p * (1 - p) / runs + zz / (4 * runs * runs)) / (1 + zz / runs)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def show(mode: str, outcomes: Sequence[Outcome], levels: Sequence[str], verbose: bool) -> None:
@@ -219,33 +232,6 @@ def show(mode: str, outcomes: Sequence[Outcome], levels: Sequence[str], verbose:
     print(f"  judging: median {milliseconds[len(milliseconds) // 2]:.1f} ms a run")
 
 
-def show_published(outcomes: Sequence[Outcome]) -> None:
-    """The same runs by published rules on total_loss: any flag % / a right one %."""
-    classes = [c for c in dict.fromkeys(o.job.cls for o in outcomes) if c in LOSS_CLASSES]
-    if not classes:
-        return
-    print("\n  published rules, any flag / a right one, in %")
-    print(f"  {'':28s}" + "".join(f"{c[:13]:>14s}" for c in classes))
-    ours = ("d2check, loss rules", [_share_of_ours(outcomes, c) for c in classes])
-    rows = [ours] + [
-        (name, [_share(outcomes, c, number) for c in classes])
-        for number, name in enumerate(PUBLISHED)
-    ]
-    for name, cells in rows:
-        print(f"  {name:28s}" + "".join(f"{a:8.0f}/{b:3.0f}  " for a, b in cells))
-
-
-def _share(outcomes: Sequence[Outcome], cls: str, number: int) -> tuple[float, float]:
-    mine = [o.published[number] for o in outcomes if o.job.cls == cls]
-    return 100 * sum(a for a, _ in mine) / len(mine), 100 * sum(b for _, b in mine) / len(mine)
-
-
-def _share_of_ours(outcomes: Sequence[Outcome], cls: str) -> tuple[float, float]:
-    mine = [o for o in outcomes if o.job.cls == cls]
-    flagged = [any(r.startswith("loss/") for r in o.warned + o.failed) for o in mine]
-    return 100 * sum(flagged) / len(mine), 100 * sum(o.right for o in mine) / len(mine)
-
-
 def _show_wrong(outcomes: Sequence[Outcome], healthy: bool) -> None:
     for o in outcomes:
         if (healthy and o.detail) or (not healthy and not o.right):
@@ -273,9 +259,13 @@ def main() -> None:
     ask.add_argument("--classes", nargs="+")
     ask.add_argument("--noise", type=float, default=1.0, help="factor on the noise of all levels")
     ask.add_argument("--jobs", type=int, default=2)
+    ask.add_argument("--peers", help="interpreter that has trainproof, runmedic or both")
+    ask.add_argument("--peer-runs", type=int, default=40, help="runs that they see, as --runs")
+    ask.add_argument("--confusion", action="store_true", help="what each class was called by each")
     ask.add_argument("--verbose", action="store_true", help="every wrong verdict with its message")
     given = ask.parse_args()
     generator = prepare(given.generator, given.noise)
+    rivals = _rivals_in(given.peers) if given.peers else {}
     for mode in given.modes:
         skip = (
             getattr(generator, "LONG_ONLY", {"truncated"})
@@ -289,10 +279,53 @@ def main() -> None:
             for level in generator.LEVELS
             for seed in range(given.first_seed, given.first_seed + _count(given, cls))
         ]
-        with Pool(given.jobs) as pool:
-            outcomes = pool.map(score_one, jobs, chunksize=8)
+        for chosen in _ensemble_of(mode):
+            print(f"  tuned for {chosen.flag}: {chosen.name}")
+        with tempfile.TemporaryDirectory(prefix="rivals-") as plain:
+            jobs = _also_plain(jobs, Path(plain), given) if rivals else jobs
+            with Pool(given.jobs) as pool:
+                outcomes = pool.map(score_one, jobs, chunksize=8)
+            said = _with_rivals(given.peers, rivals, outcomes)
         show(mode, outcomes, generator.LEVELS, given.verbose)
-        show_published(outcomes)
+        doctors = [OURS, ENSEMBLE, *PUBLISHED, *(r for r in RIVALS if RIVALS[r][0] in rivals)]
+        show_doctors(said, doctors, generator.LEVELS)
+        for doctor in doctors if given.confusion else ():
+            show_confusion(said, doctor)
+
+
+def _rivals_in(python: str) -> dict[str, str]:
+    """Program -> version of the rivals that an interpreter has; says which it has not."""
+    found = {}
+    for program in dict.fromkeys(program for program, _ in RIVALS.values()):
+        version = version_in(python, program)
+        if version is None:
+            print(f"{program} is not installed for {python}: left out of the tables")
+        else:
+            print(f"{program} {version}")
+            found[program] = version
+    return found
+
+
+def _also_plain(jobs: Sequence[Job], place: Path, given: argparse.Namespace) -> list[Job]:
+    """The jobs, those of the first seeds with a file for the rivals to be written."""
+    first = given.first_seed + given.peer_runs
+    return [
+        replace(job, plain=str(place / f"{number}.jsonl")) if job.seed < first else job
+        for number, job in enumerate(jobs)
+    ]
+
+
+def _with_rivals(python: str, rivals: Mapping[str, str], outcomes: Sequence[Outcome]) -> list[Said]:
+    """What was said of every run, the rivals' findings on those written for them added."""
+    flags = [dict(o.said.flags) for o in outcomes]
+    written_for = [n for n, o in enumerate(outcomes) if o.job.plain]
+    for program in rivals if written_for else ():
+        files = [Path(outcomes[n].job.plain) for n in written_for]
+        for n, findings in zip(written_for, judge_files(python, program, files), strict=True):
+            for row, (name, levels) in RIVALS.items():
+                if name == program:
+                    flags[n][row] = frozenset(flags_of(findings, levels))
+    return [replace(o.said, flags=f) for o, f in zip(outcomes, flags, strict=True)]
 
 
 def _count(given: argparse.Namespace, cls: str) -> int:
