@@ -23,6 +23,7 @@ Record = Mapping[str, Any]
 _RECENT = 50
 _CURVE_WIDTH = 24
 PLAIN_EVERY_S = 10.0
+ENDED_EARLY = "ended-early"  # the probe's note
 
 
 class Progress(Protocol):
@@ -55,8 +56,8 @@ class NoProgress:
 class Watch:
     """What the records have said so far.
 
-    iterations: how many the check asks for, None for no such limit. budget_s: seconds of training
-    that it may take. planned: SOLVER.MAX_ITER, once the training says so. memory_mib: reserved on
+    iterations: how many the check asks for, None for no such limit; by_phase: of these, how many a
+    phase has that may be left out. budget_s: seconds of training that it may take. planned: SOLVER.MAX_ITER, once the training says so. memory_mib: reserved on
     the GPU; host_mib: resident in the host's memory.
     """
 
@@ -69,6 +70,7 @@ class Watch:
     phase: str = ""
     memory_mib: float | None = None
     host_mib: float | None = None
+    by_phase: Mapping[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     recent: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -81,6 +83,12 @@ class Watch:
             self.planned = self._fact("planned_iterations") or self._fact("max_iter")
         elif kind == "phase":
             self.phase = clean(record.get("name", ""))
+        elif kind == "note" and record.get("kind") == "phase-skipped":
+            if self.iterations is not None:
+                self.iterations -= self.by_phase.get(str(record.get("phase")), 0)
+        elif kind == "note" and record.get("kind") == ENDED_EARLY:
+            self.phase = "ended early"
+            self.iterations = self.done
         elif kind == "iter":
             self._iteration(record)
 
@@ -201,6 +209,8 @@ class PlainProgress:
         """Learn, and say something when the last line is ten seconds old by the records' clock."""
         watch = self._watch
         watch.take(record)
+        if record.get("t") == "note" and record.get("kind") == ENDED_EARLY:
+            self.line(f"ended early {record.get('message', '')}")
         if record.get("t") != "iter":
             return
         now = watch.clock if watch.clock is not None else math.inf

@@ -50,7 +50,10 @@ def show_runs(page: Page, report: Report, verbosity: int) -> None:
     silent = [r for r in report.runs if _is_silent(r)]
     if below and verbosity >= 0:
         page.field("all below", clean(below))
+    noted = [g for g in groups if verbosity < 1 and _is_note(g.head, g.verdict)]
     for group in groups:
+        if group in noted:
+            continue
         page.line()
         trial = ", trial" if group.head.status == "trial" else ""
         title = f"{group.verdict.value} {group.head.rule} ({group.head.severity}{trial})"
@@ -60,6 +63,8 @@ def show_runs(page: Page, report: Report, verbosity: int) -> None:
         _members(page, group, label, verbosity)
     if verbosity >= 0:
         page.line()
+        for number, group in enumerate(noted):
+            page.field("" if number else "noted", _note(group), "quiet")
         _names(page, "healthy", [label(r) for r in healthy], "good", verbosity)
         _names(page, "not judged", [label(r) for r in silent], "warn", verbosity)
 
@@ -129,6 +134,16 @@ def _members(page: Page, group: _Group, label: Label, verbosity: int) -> None:
         page.line(f"  and {count(left, 'more run')} (-v lists all)", "quiet")
 
 
+def _is_note(finding: Finding, verdict: Verdict) -> bool:
+    """Information: worth a line, and no reason to call a run anything but healthy."""
+    return verdict is Verdict.WARN and finding.severity == "info"
+
+
+def _note(group: _Group) -> str:
+    runs = count(len(group.members), "run")
+    return f"{group.head.rule}, {runs}: {clean(group.head.title)}"
+
+
 def _names(page: Page, title: str, names: Sequence[str], style: str, verbosity: int) -> None:
     if names:
         most = len(names) if verbosity > 0 else _MOST_NAMES
@@ -137,7 +152,8 @@ def _names(page: Page, title: str, names: Sequence[str], style: str, verbosity: 
 
 def _is_healthy(judged: RunReport) -> bool:
     live = [f for f in judged.findings if f.ignored is None]
-    return not any(f.verdict in _GRAVITY for f in live) and not _is_silent(judged)
+    grave = [f for f in live if f.verdict in _GRAVITY and not _is_note(f, f.verdict)]
+    return not grave and not _is_silent(judged)
 
 
 def _is_silent(judged: RunReport) -> bool:

@@ -10,7 +10,9 @@ from d2check.report.terminal.finding import show_finding
 from d2check.report.terminal.page import LABEL, Page
 from d2check.report.terminal.rule_lines import show_rule_lines
 
-_QUIET_EVENTS = ("neutralised", "dataset")
+_ENDED_EARLY = "ended-early"
+_QUIET_EVENTS = ("neutralised", "dataset", _ENDED_EARLY)
+_LABELS = {"phase-skipped": "left out"}
 
 
 def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> None:
@@ -49,7 +51,8 @@ def _header(page: Page, report: Report, run: Run, verbosity: int) -> None:
     for event in run.events:
         if event.kind not in _QUIET_EVENTS:
             at = "" if event.iteration is None else f" (iteration {event.iteration:,})"
-            page.field(shortened(clean(event.kind), LABEL - 1), clean(event.message) + at)
+            label = _LABELS.get(event.kind) or shortened(clean(event.kind), LABEL - 1)
+            page.field(label, clean(event.message) + at)
         elif verbosity > 0 and event.kind == "dataset":
             page.field("dataset", clean(event.message))
     if report.neutralised:
@@ -114,6 +117,9 @@ def _observed(run: Run) -> str:
     length = _length(run, seen, "epochs_observed")
     plain = {"stopped": "stopped by d2check", "running": "still running"}
     ended = plain.get(how, f"ending {how}")
+    early = next((e.message for e in run.events if e.kind == _ENDED_EARLY), None)
+    if early is not None:
+        ended = f"ended early {clean(early)}"
     return f"{length}, iterations {first:,} to {last:,}; {ended}"
 
 

@@ -104,6 +104,22 @@ def test_many_runs_are_grouped_and_never_a_table_each():
     assert "out/locked: permission denied" in text
 
 
+def test_information_is_a_line_and_leaves_a_run_healthy():
+    note = report_samples.finding("ending/runs-mixed", "WARN", "1 other start", severity="info")
+    runs = [
+        report_samples.RunReport(
+            report_samples.run(f"out/{name}"), (*report_samples.healthy_findings(), note)
+        )
+        for name in ("one", "two")
+    ]
+    several = report_samples.report(*runs, exit_code=0)
+    text = plain(several)
+    assert "noted      ending/runs-mixed, 2 runs: What ending/runs-mixed is about" in text
+    assert "healthy    2 runs: out/one, out/two" in text
+    assert "WARN ending/runs-mixed" not in text
+    assert "WARN ending/runs-mixed (info): 2 runs" in plain(several, verbosity=1)
+
+
 def test_several_trainings_of_one_file_are_told_apart():
     text = " ".join(plain(report_samples.many(), verbosity=1).split())
     assert "out/sick-0 (training 1)" in text
