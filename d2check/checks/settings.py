@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from d2check.checks._words import counted
@@ -72,13 +73,23 @@ def norm_batch(
     world_size: int | None = None,
     backbone_norm: str | None = None,
     backbone: str | None = None,
+    batch_norms: int | None = None,
+    sync_batch_norms: int | None = None,
 ) -> Measurement:
     """Images per process that a trainable batch norm computes its statistics from.
 
-    norms: the NORM settings of the heads. backbone_norm: MODEL.RESNETS.NORM, which counts where the
-    backbone (MODEL.BACKBONE.NAME) is a ResNet or not known. SyncBN pools over the processes.
-    Undecided where no batch norm is trained. extras: norm, counted ("4 images").
+    batch_norms, sync_batch_norms: how many layers of the model itself take their statistics from
+    the batch of a process or of all; infinite where there is none. Where nobody saw the model the
+    config must tell. norms: the NORM settings of the heads. backbone_norm: MODEL.RESNETS.NORM,
+    which counts where the backbone (MODEL.BACKBONE.NAME) is a ResNet or not known; undecided where
+    they show no batch norm that is trained. SyncBN pools over the processes. extras: norm (None
+    where there is none), counted ("4 images").
     """
+    if batch_norms is not None:
+        if not batch_norms + (sync_batch_norms or 0):
+            return Measurement(math.inf, "images", None, {"norm": None, "counted": None})
+        plain = batch_norms > 0
+        return _norm_batch("BN" if plain else "SyncBN", images_per_batch, world_size or 1)
     is_resnet = backbone is None or "resnet" in backbone.lower()
     if is_resnet:
         norms = [*norms, *([backbone_norm] if backbone_norm is not None else [])]
@@ -90,13 +101,13 @@ def norm_batch(
         if not is_resnet:
             words = f"the config does not tell how {backbone} normalises"
         return Measurement(None, undecided=words)
-    plain = "BN" in trained
-    per_norm = images_per_batch / (world_size or 1) if plain else float(images_per_batch)
-    extras: dict[str, Scalar] = {
-        "norm": "BN" if plain else trained[0],
-        "counted": counted(per_norm, "image"),
-    }
-    return Measurement(per_norm, "images", None, extras)
+    return _norm_batch("BN" if "BN" in trained else trained[0], images_per_batch, world_size or 1)
+
+
+def _norm_batch(norm: str, images_per_batch: int, world_size: int) -> Measurement:
+    images = images_per_batch / world_size if norm == "BN" else float(images_per_batch)
+    extras: dict[str, Scalar] = {"norm": norm, "counted": counted(images, "image")}
+    return Measurement(images, "images", None, extras)
 
 
 def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: int) -> Measurement:

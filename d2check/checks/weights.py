@@ -95,13 +95,24 @@ def from_scratch(
     checkpoint: str | None = None,
     first_iteration: int | None = None,
     backbone: str | None = None,
+    frozen_norms: int | None = None,
+    identity_norms: int | None = None,
+    frozen_convolutions: int | None = None,
+    state_dicts_loaded: int | None = None,
+    meta_architecture: str | None = None,
 ) -> Measurement:
     """1 if no weights are loaded and yet parts are frozen or use frozen statistics, else 0.
 
     weights: MODEL.WEIGHTS. checkpoint: what a log says was loaded. Frozen layers with random
     weights never become features, and a frozen norm from scratch is the identity: activations
     explode. extras: frozen (what is, in words, or None), loaded_from. Undecided for rows of a
-    resumed training, and for a backbone (MODEL.BACKBONE.NAME) that is no ResNet: it has its own
+    resumed training.
+
+    frozen_norms, identity_norms, frozen_convolutions and state_dicts_loaded are what the model
+    itself showed when it was first run: its frozen norms, how many of them are still as they were
+    made, its frozen convolutions, and whether anything was loaded into it. Where nobody saw the
+    model the settings must tell; undecided then for a model (MODEL.META_ARCHITECTURE) that is not
+    Detectron2's own, and for a backbone (MODEL.BACKBONE.NAME) that is no ResNet: it has its own
     settings and often loads its weights itself.
     """
     loaded_from = checkpoint or weights or None
@@ -110,6 +121,12 @@ def from_scratch(
         return Measurement(0.0, "yes/no", None, extras)
     if _resumed(first_iteration):
         return Measurement(None, undecided=_RESUMED)
+    if state_dicts_loaded is not None:
+        return _frozen_in_model(
+            frozen_norms or 0, identity_norms or 0, frozen_convolutions or 0, state_dicts_loaded
+        )
+    if meta_architecture is not None and meta_architecture not in _OWN_MODELS:
+        return Measurement(None, undecided="another model may not use these settings")
     if backbone is not None and "resnet" not in backbone.lower():
         return Measurement(None, undecided=f"{backbone} may load and freeze by itself")
     parts = []
@@ -121,6 +138,23 @@ def from_scratch(
     return Measurement(float(bool(parts)), "yes/no", None, extras)
 
 
+def _frozen_in_model(norms: int, identities: int, convolutions: int, loads: int) -> Measurement:
+    """The same, by the layers that the model has."""
+    if norms > identities:  # values that no new layer has
+        extras: dict[str, Scalar] = {"frozen": None, "loaded_from": "by the model itself"}
+        return Measurement(0.0, "yes/no", None, extras)
+    parts = []
+    if convolutions:
+        parts.append(counted(convolutions, "convolution") + " of the backbone")
+    if norms:
+        parts.append("the statistics of " + counted(norms, "frozen norm"))
+    if parts and loads:
+        return Measurement(None, undecided="the model loads weights past its config")
+    extras = {"frozen": " and ".join(parts) or None, "loaded_from": None}
+    return Measurement(float(bool(parts)), "yes/no", None, extras)
+
+
+_OWN_MODELS = {"GeneralizedRCNN", "RetinaNet", "PanopticFPN", "ProposalNetwork"}
 _RESUMED = "the rows begin in mid-training: its weights came from a checkpoint"
 _NEAR_START = 100
 

@@ -33,6 +33,7 @@ def watch(session: Session) -> AfterImport:
     after_import.add("detectron2.data.common", datasets.watch_loading)
     after_import.add("detectron2.data.detection_utils", datasets.watch_reading)
     after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
+    after_import.add("torch.nn.modules.module", functools.partial(_watch_modules, session=session))
     after_import.add("detectron2.engine.train_loop", lambda m: watch_training(m, session))
     if session.plan.neutralise:
         neutralise.trackers(session)
@@ -44,6 +45,20 @@ def _watch_weights(module: Any, session: Session) -> None:
     from . import weights  # imports torch, as fvcore has done by now
 
     weights.watch_checkpointer(module, session)
+
+
+def _watch_modules(module: Any, session: Session) -> None:
+    # `norms` imports torch, which is only half there now.
+    base = module.Module
+    load = base.load_state_dict
+    session.state_dicts_loaded = 0
+
+    @functools.wraps(load)
+    def load_and_count(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session.state_dicts_loaded = (session.state_dicts_loaded or 0) + 1
+        return load(self, *args, **kwargs)
+
+    base.load_state_dict = load_and_count
 
 
 def watch_training(module: Any, session: Session) -> None:
@@ -100,7 +115,7 @@ class Training:
 
     def begin(self, start_iter: int, max_iter: int) -> None:
         """Record what is known, put hooks around the trainer's own, listen."""
-        from . import datasets, facts, weights
+        from . import datasets, facts, norms, weights
 
         session = self._session
         probe = self._probe
@@ -128,6 +143,7 @@ class Training:
         model = getattr(probe.inner, "model", None)
         if model is not None:
             self._checksums = weights.Checksums(model)
+            norms.tell_at_first_forward(model, session)
         self._hooks = front, back = _make_hooks(self._hook_base, probe, self._end_loop)
         self._trainer.register_hooks([front, back])
         hooks = self._trainer._hooks
@@ -144,9 +160,11 @@ class Training:
         probe.detach()
         last = probe.last_iteration
         probe.tell_loads()
+        probe.course.end()
         if self._checksums is not None:
             if error is None or self._reason is not None:
-                self._checksums.note_untouched(session, probe.iterations)
+                optimizer = getattr(probe.inner, "optimizer", None)
+                self._checksums.note_untouched(session, probe.iterations, optimizer)
             if not probe.course.in_ramp and not gpu_is_unusable(error):
                 self._checksums.note_not_finite(session)
         if self._reason is not None:

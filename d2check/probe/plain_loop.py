@@ -101,7 +101,7 @@ class PlainLoop:
     def _begin(self, iteration: int) -> None:
         from detectron2.utils import comm
 
-        from . import facts, weights
+        from . import facts, norms, weights
         from .iteration import IterationProbe
 
         session = self._session
@@ -121,6 +121,7 @@ class PlainLoop:
         self._probe.attach(fetches_told=True)
         if self.model is not None:
             self._checksums = weights.Checksums(self.model)
+            norms.tell_at_first_forward(self.model, session)
         self.iter = iteration
         self._start()
 
@@ -155,7 +156,8 @@ class PlainLoop:
     def _end(self, kind: str, **more: Any) -> None:
         self._close()
         if self._checksums is not None:
-            self._checksums.note_untouched(self._session, self._probe.iterations)
+            optimizer = getattr(self._probe.inner, "optimizer", None)
+            self._checksums.note_untouched(self._session, self._probe.iterations, optimizer)
         self._session.recorder.end(kind, **more)
 
 

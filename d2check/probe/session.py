@@ -15,7 +15,8 @@ class Session:
     stage: what is going on, for the record of a crash: setup, config, dataset, build, train.
     facts: of d2check.model.FACTS, as they become known. data_sets: one entry for each data set that
     Detectron2 loaded, see `datasets`. cfg: the yacs config that a script was seen to use.
-    in_trainer: a loop of TrainerBase is being run.
+    in_trainer: a loop of TrainerBase is being run. state_dicts_loaded: how often anything was
+    loaded into a module; None where nobody counts.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
@@ -29,6 +30,7 @@ class Session:
         self.registered: list[str] = []
         self.cfg: Any = None
         self.in_trainer = False
+        self.state_dicts_loaded: int | None = None
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:

@@ -37,3 +37,11 @@ def test_counts_of_one_are_singular():
     assert batch_remainder(8, 8).extras["per_process"] == "1 image"
     assert evaluations(50, ["val"], 100).extras["counted"] == "1 evaluation"
     assert evaluations(0, [], 100).extras["test_sets_in_words"] == "no test set"
+
+
+def test_the_models_own_layers_count_before_the_config():
+    assert norm_batch(2, ["GN"], 1, backbone="build_micro_backbone", batch_norms=3).value == 2
+    pooled = norm_batch(16, [""], 8, batch_norms=0, sync_batch_norms=5)
+    assert (pooled.value, pooled.extras["norm"]) == (16, "SyncBN")
+    none = norm_batch(2, [""], 1, backbone_norm="BN", batch_norms=0, sync_batch_norms=0)
+    assert none.value == float("inf")

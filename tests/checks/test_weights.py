@@ -100,3 +100,34 @@ def test_a_log_tells_lost_weights_by_their_names():
 def test_a_projects_backbone_may_load_its_weights_itself():
     assert from_scratch("", 2, "FrozenBN", backbone="build_resnet_fpn_backbone").value == 1
     assert from_scratch("", 2, "FrozenBN", backbone="build_swin_fpn_backbone").undecided
+
+
+@pytest.mark.parametrize(
+    ("seen", "value", "words"),
+    [
+        ((0, 0, 0, 0), 0, None),
+        ((53, 53, 11, 0), 1, "11 convolutions of the backbone and the statistics of 53 frozen"),
+        ((53, 53, 0, 0), 1, "the statistics of 53 frozen norms"),
+        ((53, 40, 11, 1), 0, None),  # folded into some of them: a checkpoint was loaded
+        ((53, 40, 11, 0), 0, None),  # copied by hand
+        ((0, 0, 11, 1), None, "past its config"),  # whatever was loaded may be these
+    ],
+)
+def test_what_is_frozen_is_told_by_the_model_where_it_was_seen(seen, value, words):
+    layers = dict(
+        zip(
+            ("frozen_norms", "identity_norms", "frozen_convolutions", "state_dicts_loaded"),
+            seen,
+            strict=True,
+        )
+    )
+    measured = from_scratch("", 2, "FrozenBN", backbone="build_own", **layers)
+    assert measured.value == value
+    told = measured.undecided or measured.extras["frozen"]
+    assert (words is None and told is None) or words in told
+
+
+def test_a_model_of_a_project_is_not_judged_by_settings_it_may_not_use():
+    assert from_scratch("", 2, "FrozenBN", meta_architecture="MaskFormer").undecided
+    seen = from_scratch("", 2, "FrozenBN", meta_architecture="MaskFormer", state_dicts_loaded=0)
+    assert seen.value == 0
