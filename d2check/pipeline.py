@@ -36,6 +36,7 @@ OnLine = Callable[[str], None]
 OnJudged = Callable[[RunReport | Unreadable], None]
 
 _PASTED = "standard input"
+_LINKS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,11 @@ def audit(
     judged: list[RunReport] = []
     unreadable: list[Unreadable] = []
     interrupted = False
+    links: list[Path] = []
     try:
         texts = judge_text(pasted, _PASTED, choice) if pasted is not None else ()
-        for item in chain(texts, judge_all(sources.discover(paths), choice, executor)):
+        outputs = sources.discover(paths, links.append)
+        for item in chain(texts, judge_all(outputs, choice, executor)):
             on_judged(item)
             if isinstance(item, Unreadable):
                 unreadable.append(item)
@@ -133,10 +136,20 @@ def audit(
     return _report(
         judged,
         unreadable,
-        terms,
+        replace(terms, notes=(*terms.notes, *_not_followed(links))),
         seconds=time.monotonic() - started,
         interrupted=interrupted,
     )
+
+
+def _not_followed(links: Sequence[Path]) -> tuple[str, ...]:
+    if not links:
+        return ()
+    which = "1 link" if len(links) == 1 else f"{len(links):,} links"
+    first = ", ".join(map(str, links[:_LINKS_NAMED]))
+    more = ", ..." if len(links) > _LINKS_NAMED else ""
+    text = f"{which} out of the named folders not followed: {first}{more}. Name one to have it read"
+    return (text,)
 
 
 def exit_code(

@@ -25,15 +25,17 @@ _IN_EVERY_DUMP = (
 )  # fmt: skip
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, within: Path | None = None) -> Config:
     """The config of a YAML file: a dump (`config.yaml`), a source with `_BASE_`, a LazyConfig dump.
+
+    within: a folder that what it inherits from must not lie outside of, links followed.
 
     Raises:
         InputError: the file, or one that it inherits from, is missing, unreadable, binary, empty,
             no YAML or no Detectron2 config.
     """
     path = Path(path)
-    tree = _read_with_bases(path, ())
+    tree = _read_with_bases(path, (), within)
     return _config(tree, str(path))
 
 
@@ -76,7 +78,7 @@ def _is_lazy(tree: dict[str, Any], source: str) -> bool:
     )  # fmt: skip
 
 
-def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(path: Path, chain: tuple[Path, ...], within: Path | None) -> dict[str, Any]:
     """A file's tree merged over those of its bases, as fvcore's load_yaml_with_base does."""
     for earlier in chain:
         if earlier.resolve() == path.resolve():
@@ -85,6 +87,11 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
                 str(chain[-1]), f"configs that inherit from each other in a circle ({trail})",
                 "a chain that ends", f"Remove one {_BASE}",
             )  # fmt: skip
+    if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        raise InputError(
+            str(chain[-1] if chain else path), f"it inherits from {path}, outside of its folder",
+            "a config that is complete by itself", "Name the config itself",
+        )  # fmt: skip
     where = str(path) if not chain else f"{path} ({_BASE} of {chain[-1]})"
     tree = _mapping(parse(_read_bytes(path, where), where), where)
     if _BASE not in tree:
@@ -92,7 +99,7 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     bases = tree.pop(_BASE)
     merged: dict[str, Any] = {}
     for base in bases if isinstance(bases, list) else [bases]:
-        base_tree = _read_with_bases(_base_path(base, path), (*chain, path))
+        base_tree = _read_with_bases(_base_path(base, path), (*chain, path), within)
         merged = _merge(base_tree, merged, where)
     return _merge(tree, merged, where)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Ending, EndingKind, Run, Unreadable
+from d2check.sources import _links, folder, run_folder
 from d2check.sources import discover as _discover
-from d2check.sources import folder, run_folder
 from d2check.sources._writers import is_written
 from d2check.sources.folder.configs import with_config
 
@@ -20,9 +20,17 @@ __all__ = ["discover", "read", "read_text"]
 def read(path: Path) -> tuple[Run, ...]:
     """All trainings of one output: a run folder, an OUTPUT_DIR, a file of rows, a log.
 
-    What a file is, is told by its content and not by its name. Raises InputError for a path that
-    holds nothing readable; anything in it that is lost is counted in the Run.
+    What a file is, is told by its content and not by its name. A link that is named is followed,
+    a link that leads out of a named folder is not. Raises InputError for a path that holds nothing
+    readable; anything in it that is lost is counted in the Run.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise folder.cannot_be_read(path, error) from error
+
+
+def _read(path: Path) -> tuple[Run, ...]:
     if not path.exists():
         raise InputError(
             str(path), "no such file or folder", "something to audit", "Check the path"
@@ -30,22 +38,28 @@ def read(path: Path) -> tuple[Run, ...]:
     if not path.is_dir():
         return _still_running(folder.read_file(path), [path])
     if run_folder.is_run_folder(path):
+        _refuse_links(path)
         runs = tuple(_own_config(run) for run in run_folder.read_run_folder(path))
         return _still_running(runs, [path / name for name in run_folder.FIRST_FILES])
     grown = [path / name for name in (*folder.METRICS, *folder.LOGS)]
     return _still_running(folder.read_folder(path), grown)
 
 
-def discover(paths: Sequence[Path]) -> Iterator[Path | Unreadable]:
-    """Every output below the paths, for `read`. A folder without rights is told, not fatal."""
+def discover(
+    paths: Sequence[Path], on_link: Callable[[Path], None] = lambda link: None
+) -> Iterator[Path | Unreadable]:
+    """Every output below the paths, for `read`. A folder without rights is told, not fatal.
+
+    on_link: told of each link that leads out of a named folder, and might lead to an output.
+    """
     own = frozenset(run_folder.FIRST_FILES)
     marks = _discover.Marks(
         is_output=_is_output,
         stands_alone=lambda path, in_output: folder.stands_alone(path, in_output=in_output),
-        first_files=own.union(folder.METRICS, folder.LOGS),
+        may_tell=folder.may_tell,
         opaque=own,
     )
-    return _discover.walk(paths, marks)
+    return _discover.walk(paths, marks, on_link)
 
 
 def read_text(stream: BufferedReader, name: str) -> tuple[Run, ...]:
@@ -55,6 +69,14 @@ def read_text(stream: BufferedReader, name: str) -> tuple[Run, ...]:
 
 def _is_output(path: Path) -> bool:
     return run_folder.is_run_folder(path) or folder.is_output_folder(path)
+
+
+def _refuse_links(path: Path) -> None:
+    """A run folder is made by `d2check run`, which makes no links: one with any is not trusted."""
+    root = path.resolve()
+    for one in sorted(path.iterdir()):
+        if _links.leads_out(one, root):
+            raise _links.not_followed(one, "a run folder as `d2check run` left it")
 
 
 def _still_running(runs: tuple[Run, ...], grown: Sequence[Path]) -> tuple[Run, ...]:

@@ -27,7 +27,7 @@ def config_in(folder: Path) -> tuple[Config | None, str | None]:
     if not path.resolve().is_relative_to(folder.resolve()):
         return None, "config.yaml is a link that leads out of the folder"
     try:
-        return load_config(path), None
+        return load_config(path, within=folder), None
     except InputError as error:
         return None, f"config.yaml cannot be read: {error.found}"
 

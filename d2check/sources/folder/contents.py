@@ -1,0 +1,138 @@
+"""All that the files of an output folder hold, each read by its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from d2check.errors import InputError
+from d2check.model import Event
+from d2check.sources._links import not_followed
+from d2check.sources.folder import files
+from d2check.sources.metrics_json import MetricsFile, read_metrics_json
+
+# The readers of logs and of event files take longer to load than rows to be read, so each is
+# imported where there is something for it.
+if TYPE_CHECKING:
+    from d2check.sources.log_txt import LogSegment
+    from d2check.sources.tfevents import EventsSegment
+
+EXPECTED = "an output folder of Detectron2 (metrics.json, log.txt) or a run folder (records.jsonl)"
+# Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
+# they add little.
+_SMALL_BYTES = 4 * 2**20
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Contents:
+    """What a folder holds.
+
+    logs: of rank 0, those of rotated files first. ranks: the last training in the log of each
+    other rank. sources: the files that were read, the main one first. problems: files that could
+    not be read, and why. unread: files left out by choice.
+    """
+
+    metrics: MetricsFile | None = None
+    logs: list[LogSegment] = field(default_factory=list)
+    events: list[EventsSegment] = field(default_factory=list)
+    ranks: list[LogSegment] = field(default_factory=list)
+    sources: list[Path] = field(default_factory=list)
+    problems: list[InputError] = field(default_factory=list)
+    unread: list[Event] = field(default_factory=list)
+
+
+def contents_of(folder: Path) -> Contents:
+    """Everything in a folder that can be read. Raises OSError where it cannot be listed."""
+    found = Contents()
+    links = list(files.links_out(folder))
+    found.problems += [not_followed(path, EXPECTED) for path in links]
+    for path in files.named(folder, files.METRICS):
+        if found.metrics is None and path not in links and path.is_file():
+            found.metrics = _tried(read_metrics_json, path, found)
+            found.sources += [path] if found.metrics else []
+    _add_logs(folder, links, found)
+    _add_events(folder, found)
+    return found
+
+
+def cannot_be_read(path: Path, error: OSError) -> InputError:
+    """What the operating system refused, in words."""
+    reason = error.strerror or type(error).__name__
+    return InputError(str(path), f"it cannot be read ({reason})", EXPECTED, "Check its rights")
+
+
+def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None:
+    """What a reader makes of a file; None, and a problem more, where it cannot be read."""
+    try:
+        return read(path)
+    except InputError as error:
+        found.problems.append(error)
+    except OSError as error:
+        found.problems.append(cannot_be_read(path, error))
+    return None
+
+
+def _add_logs(folder: Path, links: Sequence[Path], found: Contents) -> None:
+    mains = [p for p in files.named(folder, files.LOGS) if p not in links and p.is_file()]
+    others = [p for p in files.other_logs(folder) if p not in links and _tried(_is_log, p, found)]
+    if not mains and not others:
+        return
+    from d2check.sources.log_txt import read_log
+
+    rotated = [path for path in others if files.age(path.name)]
+    read: list[Path] = []
+    for path in (*rotated, *mains, *(p for p in others if p not in rotated)):
+        log = _tried(read_log, path, found)
+        if log is None:
+            continue
+        if ".rank" in path.name:
+            found.ranks += log.segments[-1:]
+            continue
+        found.logs += [one for one in log.segments if not _repeats(one, found.logs)]
+        read.append(path)
+    found.sources += sorted(read, key=lambda path: files.age(path.name))
+
+
+def _is_log(path: Path) -> bool:
+    return files.looks_like_log(files.beginning_of(path))
+
+
+def _add_events(folder: Path, found: Contents) -> None:
+    paths = files.event_files(folder)
+    size = sum(path.stat().st_size for path in paths)
+    if found.metrics is not None and found.logs and size > _SMALL_BYTES:
+        text = (
+            f"{len(paths)} TensorBoard event file{'s' if len(paths) > 1 else ''} of "
+            f"{size / 2**20:,.0f} MiB not read: metrics.json and a log tell the same and a clock"
+        )
+        found.unread.append(Event("not-read", text, read_from=str(paths[0])))
+        return
+    if not paths:
+        return
+    from d2check.sources.tfevents import read_events
+
+    for path in paths:
+        events = _tried(read_events, path, found)
+        if events is not None:
+            found.events += events.segments
+            found.sources.append(path)
+
+
+def _repeats(log: LogSegment, known: Sequence[LogSegment]) -> bool:
+    """Whether a training, or a failed start, of another capture is in the list already."""
+    loss = log.series.get("total_loss")
+    for other in known:
+        same = other.series.get("total_loss")
+        if loss is None and same is None:
+            mine, theirs = log.ending(None), other.ending(None)
+            if (mine.error, mine.message) == (theirs.error, theirs.message):
+                return True
+        elif loss is not None and same is not None and loss.iterations[0] == same.iterations[0]:
+            rows = min(len(loss), len(same))
+            if (loss.values[:rows] == same.values[:rows]).all():
+                return True
+    return False

@@ -1,0 +1,152 @@
+"""Which files of a folder tell of a training, by name and by how they begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from io import BufferedReader, FileIO
+from pathlib import Path
+
+from d2check.sources._links import leads_out
+
+METRICS = ("metrics.json", "metrics.json.gz")
+LOGS = ("log.txt", "log.txt.gz")
+
+_OTHER_RANKS = "log.txt.rank"
+_EVENT_NAME = "events.out.tfevents."
+_EVENT_FILE, _EVENT_FILE_WITHIN = b"brain.Event:", 64  # the version that each of them begins with
+# Endings of names under which people keep what the console printed.
+_MAYBE_LOGS = (".txt", ".log", ".out", ".err", ".txt.gz", ".log.gz", ".out.gz")
+_MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
+# What logrotate, or a hand, makes of a log that goes on under its old name.
+_ROTATED = re.compile(r"\.(?:txt|log|out|err)\.(?:(?P<age>\d{1,4})|old|bak|orig|prev)(?:\.gz)?$")
+_ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
+_SNIFF_BYTES = 256 * 1024
+
+
+def is_output_folder(path: Path) -> bool:
+    """Whether the folder holds rows, a log or events of Detectron2 under their own names."""
+    return any(_inside(path, (*METRICS, *LOGS))) or bool(event_files(path))
+
+
+def stands_alone(path: Path, *, in_output: bool) -> bool:
+    """Whether a file is an output by itself: rows under another name, or a log outside of one.
+
+    in_output: it lies in an output folder, whose other logs are read with it. Raises OSError for
+    a file that its name makes a candidate and that cannot be opened.
+    """
+    if path.name in (*METRICS, *LOGS) and in_output:
+        return False
+    if path.name.endswith(_MAYBE_ROWS):
+        return looks_like_rows(beginning_of(path))
+    return not in_output and _named_like_a_log(path.name) and looks_like_log(beginning_of(path))
+
+
+def may_tell(name: str) -> bool:
+    """Whether a file of this name may be, or be part of, an output."""
+    return (
+        name.startswith((_EVENT_NAME, _OTHER_RANKS))
+        or name.endswith(_MAYBE_ROWS)
+        or _named_like_a_log(name)
+    )
+
+
+def named(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of these names, and links to any, that the folder has."""
+    return [folder / name for name in names if os.path.lexists(folder / name)]
+
+
+def event_files(folder: Path) -> list[Path]:
+    """The event files, oldest first."""
+    root = folder.resolve()
+    found = sorted(folder.glob(_EVENT_NAME + "*"))
+    return [path for path in found if path.is_file() and not leads_out(path, root)]
+
+
+def other_logs(folder: Path) -> list[Path]:
+    """Captures of the console beside log.txt, by their names; rotated ones first, oldest first."""
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in LOGS
+        and (_named_like_a_log(path.name) or path.name.startswith(_OTHER_RANKS))
+        and not path.name.startswith(".")
+        and (path.is_file() or path.is_symlink())
+    ]
+    return sorted(found, key=lambda path: -age(path.name))
+
+
+def links_out(folder: Path) -> Iterator[Path]:
+    """Links in the folder that by their names might tell of its training, and lead out of it."""
+    root = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        if may_tell(path.name) and not path.name.startswith(".") and leads_out(path, root):
+            yield path
+
+
+def beginning_of(path: Path) -> bytes:
+    """How a file begins, unpacked. Raises OSError."""
+    with opened(path) as stream:
+        return beginning(stream)
+
+
+def opened(path: Path) -> BufferedReader:
+    """The file, of which `beginning` can see enough to tell what it is. Raises OSError."""
+    return BufferedReader(FileIO(path), _SNIFF_BYTES)
+
+
+def beginning(stream: BufferedReader) -> bytes:
+    """The first bytes, unpacked, without moving the stream: a pipe cannot go back."""
+    start = stream.peek(_SNIFF_BYTES)
+    if not start.startswith(b"\x1f\x8b"):
+        return start
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, _SNIFF_BYTES)
+    except zlib.error:
+        return b""
+
+
+def looks_like_events(start: bytes) -> bool:
+    """Whether a file that begins so is an event file."""
+    return _EVENT_FILE in start[:_EVENT_FILE_WITHIN]
+
+
+def looks_like_log(start: bytes) -> bool:
+    """Whether a file that begins so is a log of Detectron2."""
+    # The reader of logs takes longer to load than rows to be read.
+    from d2check.sources import log_txt
+
+    return log_txt.looks_like_log(start)
+
+
+def looks_like_rows(start: bytes) -> bool:
+    """Whether a file that begins so holds rows."""
+    start = _without_blanks(start)
+    return start.startswith(b"{") and _ITERATION.search(start) is not None
+
+
+def begins_with_a_row(start: bytes) -> bool:
+    """Whether the first line is a row: then console lines further on are what broke into it."""
+    return looks_like_rows(_without_blanks(start).partition(b"\n")[0])
+
+
+def _inside(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    here = [path for path in named(folder, names) if path.is_file()]
+    root = folder.resolve() if any(path.is_symlink() for path in here) else folder
+    return (path for path in here if not leads_out(path, root))
+
+
+def _named_like_a_log(name: str) -> bool:
+    return name.endswith(_MAYBE_LOGS) or _ROTATED.search(name) is not None
+
+
+def age(name: str) -> int:
+    """How often a log was rotated since: log.txt.2 is older than log.txt.1."""
+    rotated = _ROTATED.search(name)
+    return int(rotated["age"] or 1) if rotated else 0
+
+
+def _without_blanks(start: bytes) -> bytes:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x00")
