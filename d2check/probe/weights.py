@@ -75,15 +75,22 @@ class Checksums:
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._first = self._take()
 
-    def untouched(self) -> list[str]:
-        """Names of parameters that have not changed, a module's own where none of its have."""
+    def untouched(self, optimizer: Any = None) -> list[str]:
+        """Names of parameters that have not changed, a module's own where none of its have.
+
+        Not those to which the optimizer brings a gradient: early in a warm-up a step may be
+        smaller than the grain of float32 (a norm's weight of 1 does not move by 3e-8).
+        """
         now = self._take()
         same = {n for n, before in self._first.items() if now[n] == before}
+        if same:
+            moved = stepped(optimizer)
+            same = {n for n in same if id(self._parameters[n]) not in moved}
         return common_names(same, set(self._first))
 
-    def note_untouched(self, session: Session, iterations: int) -> None:
+    def note_untouched(self, session: Session, iterations: int, optimizer: Any = None) -> None:
         """Record which parameters a loop of so many iterations has left as they were."""
-        names = self.untouched() if iterations > 1 else []
+        names = self.untouched(optimizer) if iterations > 1 else []
         if names:
             session.recorder.note(
                 "untouched",
@@ -120,6 +127,23 @@ class Checksums:
             device = sums[0].device
             rows = torch.stack([s.to(device) for s in sums]).cpu().tolist()
         return {n: (row[0], row[1]) for n, row in zip(self._parameters, rows)}
+
+
+def stepped(optimizer: Any) -> set[int]:
+    """Ids of the parameters that an optimizer steps at a rate above zero, by a gradient not zero.
+
+    A gradient that is not finite makes no step that could be told from none.
+    """
+    found = set()
+    for group in getattr(optimizer, "param_groups", None) or []:
+        for parameter in group["params"] if group.get("lr") else []:
+            gradient = parameter.grad
+            if gradient is None or gradient.layout is not torch.strided:
+                continue
+            largest = float(gradient.detach().abs().max()) if gradient.numel() else 0.0
+            if 0.0 < largest < math.inf:
+                found.add(id(parameter))
+    return found
 
 
 def common_names(chosen: set[str], every: set[str]) -> list[str]:

@@ -31,6 +31,20 @@ def test_untouched_parameters_are_named_by_their_module():
     assert checksums.untouched() == ["backbone.weight"]
 
 
+def test_a_step_below_the_grain_of_the_numbers_is_a_step():
+    norm, forgotten, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    model = torch.nn.Module()
+    model.norm, model.forgotten, model.unused = norm, forgotten, unused
+    optimizer = torch.optim.SGD([norm, unused], lr=1e-6)
+    checksums = weights.Checksums(model)
+    (norm.sum() * 1e-3 + forgotten.sum()).backward()
+    optimizer.step()  # 1 - 1e-9 is 1 in float32
+    assert checksums.untouched() == ["forgotten", "norm", "unused"]
+    assert checksums.untouched(optimizer) == ["forgotten", "unused"]
+    optimizer.param_groups[0]["lr"] = 0.0
+    assert checksums.untouched(optimizer) == ["forgotten", "norm", "unused"]
+
+
 def test_values_that_trade_places_count_as_changed():
     model = torch.nn.Linear(2, 1, bias=False)
     with torch.no_grad():
