@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from d2check.checks import (
+    classes,
     ending,
     evaluation,
     finite,
@@ -75,6 +76,9 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             labels.filtered_share,
             labels.training_images,
             labels.data_error,
+            labels.box_format,
+            labels.boxes_off_masks,
+            classes.class_choice,
             labels.imbalance,
             labels.anchor_fit,
             weights.lost_weights,

@@ -128,7 +128,7 @@ _DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
                            "class index", "target .* is out of bounds", "is out of bounds"),
     "size-mismatch": ("SizeMismatchError", "Mismatched image shape", "Mismatched (W,H)"),
     "empty": ("No valid data found", "Dataset is empty", "num_samples=0"),
-    "box-format": ("are not valid", "BoxMode", "bbox_mode"),
+    "box-format": ("are not valid", "BoxMode", "bbox_mode", "Relative mode not yet supported"),
     "degenerate-boxes": ("Box tensor contains infinite or NaN", "invalid boxes"),
 }  # fmt: skip
 
@@ -150,6 +150,56 @@ def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Mea
     if not told and ending.kind in (EndingKind.UNKNOWN, EndingKind.TRUNCATED):
         undecided = NO_ENDING[ending.kind]
     return Measurement(float(found or bool(told)), "yes/no", None, extras, undecided)
+
+
+def box_format(
+    ending: Ending,
+    events: tuple[Event, ...] = (),
+    sampled: int | None = None,
+    misplaced: int | None = None,
+    declared: str | None = None,
+    reading: str | None = None,
+    misplaced_so: int | None = None,
+    *,
+    min_boxes: int = 20,
+) -> Measurement:
+    """Share of the boxes that cannot be meant as they say; 1 where Detectron2 refused them.
+
+    sampled, misplaced, ...: the facts `boxes_*`, counts. extras: refused (1 or 0), message and
+    where of the refusal; count of the misplaced boxes, sampled, declared, reading (the other way to
+    read the numbers that misplaces the fewest) and share_so (how many that are).
+    """
+    refusal = data_error(ending, "box-format", events)
+    extras: dict[str, Scalar] = {
+        "refused": refusal.value,
+        **refusal.extras,
+        "sampled": sampled,
+        "count": misplaced,
+        "declared": declared,
+        "reading": reading,
+        "share_so": misplaced_so / sampled if sampled and misplaced_so is not None else None,
+    }
+    if refusal.value:
+        return Measurement(1.0, "share", None, extras)
+    if sampled is None or misplaced is None:
+        why = refusal.undecided or "nobody looked at the boxes of the data set; `d2check run` does"
+        return Measurement(None, undecided=why)
+    if sampled < min_boxes:
+        return Measurement(
+            None, undecided=f"only {sampled} boxes could be looked at"
+        )
+    return Measurement(misplaced / sampled, "share", None, extras)
+
+
+def boxes_off_masks(compared: int, outside: int, *, min_objects: int = 20) -> Measurement:
+    """Share of the objects that the loader yields whose mask lies mostly outside their box.
+
+    extras: compared, outside.
+    """
+    if compared < min_objects:
+        return Measurement(None, undecided=f"only {counted(compared, 'object')} with a mask")
+    extras: dict[str, Scalar] = {"compared": compared, "outside": outside}
+    return Measurement(outside / compared, "share", None, extras)
 
 
 def imbalance(rarest: int, commonest: int) -> Measurement:

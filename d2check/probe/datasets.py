@@ -6,6 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import boxes as box_formats
 from .batch import LOAD_KEY
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def watch_data_sets(module: Any, session: Session) -> None:
                 "instances": count_instances(dicts) if isinstance(dicts, list) else None,
                 "boxes": sample_boxes(dicts) if isinstance(dicts, list) else [],
                 "shapes": image_shapes(dicts) if isinstance(dicts, list) else None,
+                "facts": box_formats.facts(dicts) if isinstance(dicts, list) else {},
             }
         )
         return dicts

@@ -38,6 +38,7 @@ def gather(session: Session, trainer: Any, inner: Any, world_size: int) -> dict[
         facts["images_before_filter"] = entry.get("images_before_filter")
         if entry.get("instances") is not None:
             facts["instances"] = sum(entry["instances"].values())
+        facts.update(entry.get("facts") or {})
     return {name: value for name, value in facts.items() if value is not None}
 
 

@@ -16,6 +16,7 @@ import torch
 from . import datasets, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
+from .drawn import MaskWatch
 from .phases.course import WORST_BATCH, Course
 from .spikes import SpikeWatch
 from .stopping import StopRule
@@ -55,6 +56,7 @@ class IterationProbe:
         self._loads = collections.deque(maxlen=LOADS_KEPT)
         self._scaler: Any = getattr(self.inner, "grad_scaler", None)
         self._spikes = SpikeWatch(self._recorder)
+        self._masks = MaskWatch()
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
@@ -166,18 +168,18 @@ class IterationProbe:
             self._write(*self._waiting.popleft(), by_events=by_events)
 
     def tell_loads(self) -> None:
-        """Record the median cost of loading one image, in the process that loads it."""
-        if not self._loads:
-            return
+        """Record the median cost of loading one image, where it is loaded, and what came of it."""
         parts = {
             "load_s_per_image": [load[0] for load in self._loads],
             "load_cpu_s_per_image": [load[1] for load in self._loads],
             "read_s_per_image": [load[2] for load in self._loads if load[2] is not None],
         }
-        told = {
+        told: dict[str, float] = {
             name: round(statistics.median(seconds), 6) for name, seconds in parts.items() if seconds
         }
-        self._recorder.write({"t": "facts", "facts": told})
+        told.update(self._masks.facts())
+        if told:
+            self._recorder.write({"t": "facts", "facts": told})
 
     def mark(self, code: int) -> None:
         """Something of the iteration begins or ends, by the codes of `clocks`."""
@@ -189,6 +191,7 @@ class IterationProbe:
 
     def _see(self, batch: Any) -> None:
         self.batch.add(batch)
+        self._masks.look(batch)
 
     def _before_optimizer(self) -> None:
         if not self._running:

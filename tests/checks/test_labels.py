@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2check.checks.labels import anchor_fit, data_error, imbalance
+from d2check.checks.labels import anchor_fit, box_format, boxes_off_masks, data_error, imbalance
 from d2check.model import Ending, EndingKind, Event
 
 FPN = [[32], [64], [128], [256], [512]]
@@ -30,3 +30,28 @@ def test_an_end_that_nobody_tells_clears_no_label_and_an_event_still_convicts():
     assert data_error(truncated, "empty").undecided
     assert data_error(truncated, "empty", (Event("empty", "no images"),)).value == 1
     assert data_error(Ending(EndingKind.FINISHED), "empty").value == 0
+
+
+def test_a_refused_box_counts_whatever_the_boxes_look_like():
+    crash = Ending(EndingKind.CRASHED, error="AssertionError", message="boxes are not valid!")
+    measured = box_format(crash, (), 100, 0, "XYWH_ABS")
+    assert measured.value == 1
+    assert measured.extras["refused"] == 1
+
+
+def test_the_share_of_misplaced_boxes_is_told_with_the_best_other_reading():
+    measured = box_format(Ending(EndingKind.STOPPED), (), 200, 150, "XYWH_ABS", "XYXY", 1)
+    assert measured.value == 0.75
+    assert measured.extras["share_so"] == 0.005
+    assert measured.extras["reading"] == "XYXY"
+
+
+def test_boxes_that_nobody_looked_at_are_not_judged():
+    assert "d2check run" in box_format(Ending(EndingKind.FINISHED)).undecided
+    assert "how the run ended" in box_format(Ending(EndingKind.UNKNOWN)).undecided
+    assert "only 9 boxes" in box_format(Ending(EndingKind.FINISHED), (), 9, 9).undecided
+
+
+def test_objects_outside_their_boxes_are_a_share_of_those_compared():
+    assert boxes_off_masks(200, 50).value == 0.25
+    assert "1 object " in boxes_off_masks(1, 1).undecided

@@ -1,0 +1,58 @@
+"""Whether the boxes that a loader yields hold the masks of the same objects.
+
+After all transforms: a mapper that flips, crops or resizes an image without its boxes, or takes
+one format for another, parts them. Whatever Detectron2's own transforms do keeps a mask inside its
+box.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMPARED = 200  # objects: milliseconds all together
+SLACK_PX = 2.0
+INSIDE = 0.5  # share of the mask's extent
+
+
+class MaskWatch:
+    """Compares the first objects of a training."""
+
+    def __init__(self) -> None:
+        """Nothing is compared yet."""
+        self._compared = 0
+        self._outside = 0
+
+    def look(self, batch: Any) -> None:
+        """Compare the objects of a batch, while there are not enough of them yet."""
+        if self._compared >= COMPARED or not isinstance(batch, (list, tuple)):
+            return
+        for sample in batch:
+            fields = getattr(isinstance(sample, dict) and sample.get("instances"), "_fields", {})
+            boxes, masks = fields.get("gt_boxes"), fields.get("gt_masks")
+            if type(boxes).__name__ == "Boxes" and hasattr(masks, "get_bounding_boxes"):
+                self._compare(boxes, masks)
+
+    def facts(self) -> dict[str, int]:
+        """Facts `masks_*`; none where nothing could be compared."""
+        if not self._compared:
+            return {}
+        return {"masks_compared": self._compared, "masks_outside_box": self._outside}
+
+    def _compare(self, boxes: Any, masks: Any) -> None:
+        room = COMPARED - self._compared
+        if room <= 0 or not len(masks):
+            return
+        extents = masks[:room].get_bounding_boxes().tensor.tolist()
+        for box, mask in zip(boxes.tensor[:room].tolist(), extents):
+            if mask[0] < mask[2] and mask[1] < mask[3]:  # not empty
+                self._compared += 1
+                self._outside += inside(mask, box) < INSIDE
+
+
+def inside(mask: list[float], box: list[float]) -> float:
+    """Share of the extent of a mask that lies in a box widened by the slack; both as corners."""
+    wide = min(mask[2], box[2] + SLACK_PX) - max(mask[0], box[0] - SLACK_PX)
+    high = min(mask[3], box[3] + SLACK_PX) - max(mask[1], box[1] - SLACK_PX)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    return wide * high / ((mask[2] - mask[0]) * (mask[3] - mask[1]))
