@@ -194,6 +194,7 @@ FACTS: Mapping[str, str] = {
     "boxes_with_masks": "of the boxes looked at, those compared with the polygons of their object",
     "masks_compared": "objects of the first batches whose box and mask were compared",
     "masks_outside_box": "of them, those whose mask lies mostly outside its box",
+    "highest_class": "highest class id of the objects of the first batches, as the model gets them",
     "sampler": "name of the training sampler",
     "classes": "number of object classes the model is built for",
     "meta_architecture": "GeneralizedRCNN, RetinaNet ...",

@@ -76,6 +76,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             labels.filtered_share,
             labels.training_images,
             labels.data_error,
+            labels.class_range,
             labels.box_format,
             labels.boxes_off_masks,
             classes.class_choice,

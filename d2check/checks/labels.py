@@ -185,10 +185,34 @@ def box_format(
         why = refusal.undecided or "nobody looked at the boxes of the data set; `d2check run` does"
         return Measurement(None, undecided=why)
     if sampled < min_boxes:
-        return Measurement(
-            None, undecided=f"only {sampled} boxes could be looked at"
-        )
+        return Measurement(None, undecided=f"only {sampled} boxes could be looked at")
     return Measurement(misplaced / sampled, "share", None, extras)
+
+
+def class_range(
+    ending: Ending,
+    events: tuple[Event, ...] = (),
+    highest: int | None = None,
+    classes: int | None = None,
+) -> Measurement:
+    """Classes by which the highest id exceeds the model's last; at least 1 where it broke the loss.
+
+    highest: class id of the objects that the model was given. classes: that it is built for, so
+    its ids are 0 to classes - 1 and `classes` itself is background. extras: message and where of
+    the break, highest, last (the model's last id).
+    """
+    broke = data_error(ending, "class-out-of-range", events)
+    extras: dict[str, Scalar] = {**broke.extras, "highest": highest, "last": None}
+    beyond = 0.0
+    if highest is not None and classes is not None:
+        extras["last"] = classes - 1
+        beyond = float(max(0, highest - (classes - 1)))
+    if broke.value:
+        return Measurement(max(1.0, beyond), "classes", None, extras)
+    if extras["last"] is None:
+        why = broke.undecided or "nobody looked at the class ids of the objects; `d2check run` does"
+        return Measurement(None, undecided=why)
+    return Measurement(beyond, "classes", None, extras)
 
 
 def boxes_off_masks(compared: int, outside: int, *, min_objects: int = 20) -> Measurement:

@@ -1,42 +1,53 @@
-"""Whether the boxes that a loader yields hold the masks of the same objects.
+"""What the first objects look like when the model is given them, after all transforms.
 
-After all transforms: a mapper that flips, crops or resizes an image without its boxes, or takes
-one format for another, parts them. Whatever Detectron2's own transforms do keeps a mask inside its
-box.
+Whether their boxes hold their masks: a mapper that flips, crops or resizes an image without its
+boxes, or takes one format for another, parts them, and whatever Detectron2's own transforms do
+keeps a mask inside its box. And their highest class: what is beyond the model's classes is
+background to it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-COMPARED = 200  # objects: milliseconds all together
+COMPARED = 200  # objects with masks: milliseconds all together
+BATCHES = 20
 SLACK_PX = 2.0
 INSIDE = 0.5  # share of the mask's extent
 
 
-class MaskWatch:
-    """Compares the first objects of a training."""
+class FirstObjects:
+    """Looks at the objects of the first batches of a training."""
 
     def __init__(self) -> None:
-        """Nothing is compared yet."""
+        """Nothing is seen yet."""
+        self._batches = 0
         self._compared = 0
         self._outside = 0
+        self._highest_class = -1
 
     def look(self, batch: Any) -> None:
-        """Compare the objects of a batch, while there are not enough of them yet."""
-        if self._compared >= COMPARED or not isinstance(batch, (list, tuple)):
+        """Look at the objects of a batch, if it is one of the first."""
+        if self._batches >= BATCHES or not isinstance(batch, (list, tuple)):
             return
+        self._batches += 1
         for sample in batch:
             fields = getattr(isinstance(sample, dict) and sample.get("instances"), "_fields", {})
             boxes, masks = fields.get("gt_boxes"), fields.get("gt_masks")
             if type(boxes).__name__ == "Boxes" and hasattr(masks, "get_bounding_boxes"):
                 self._compare(boxes, masks)
+            classes = fields.get("gt_classes")
+            if hasattr(classes, "max") and len(classes):
+                self._highest_class = max(self._highest_class, int(classes.max()))
 
     def facts(self) -> dict[str, int]:
-        """Facts `masks_*`; none where nothing could be compared."""
-        if not self._compared:
-            return {}
-        return {"masks_compared": self._compared, "masks_outside_box": self._outside}
+        """Facts `masks_*` and `highest_class`; none where there was nothing to see."""
+        told = {}
+        if self._compared:
+            told.update(masks_compared=self._compared, masks_outside_box=self._outside)
+        if self._highest_class >= 0:
+            told["highest_class"] = self._highest_class
+        return told
 
     def _compare(self, boxes: Any, masks: Any) -> None:
         room = COMPARED - self._compared

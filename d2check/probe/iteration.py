@@ -16,7 +16,7 @@ import torch
 from . import datasets, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
-from .drawn import MaskWatch
+from .drawn import FirstObjects
 from .phases.course import WORST_BATCH, Course
 from .spikes import SpikeWatch
 from .stopping import StopRule
@@ -56,7 +56,7 @@ class IterationProbe:
         self._loads = collections.deque(maxlen=LOADS_KEPT)
         self._scaler: Any = getattr(self.inner, "grad_scaler", None)
         self._spikes = SpikeWatch(self._recorder)
-        self._masks = MaskWatch()
+        self._objects = FirstObjects()
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
@@ -177,7 +177,7 @@ class IterationProbe:
         told: dict[str, float] = {
             name: round(statistics.median(seconds), 6) for name, seconds in parts.items() if seconds
         }
-        told.update(self._masks.facts())
+        told.update(self._objects.facts())
         if told:
             self._recorder.write({"t": "facts", "facts": told})
 
@@ -191,7 +191,7 @@ class IterationProbe:
 
     def _see(self, batch: Any) -> None:
         self.batch.add(batch)
-        self._masks.look(batch)
+        self._objects.look(batch)
 
     def _before_optimizer(self) -> None:
         if not self._running:

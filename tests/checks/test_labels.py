@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from d2check.checks.labels import anchor_fit, box_format, boxes_off_masks, data_error, imbalance
+from d2check.checks.labels import (
+    anchor_fit,
+    box_format,
+    boxes_off_masks,
+    class_range,
+    data_error,
+    imbalance,
+)
 from d2check.model import Ending, EndingKind, Event
 
 FPN = [[32], [64], [128], [256], [512]]
@@ -55,3 +62,11 @@ def test_boxes_that_nobody_looked_at_are_not_judged():
 def test_objects_outside_their_boxes_are_a_share_of_those_compared():
     assert boxes_off_masks(200, 50).value == 0.25
     assert "1 object " in boxes_off_masks(1, 1).undecided
+
+
+def test_the_class_after_the_last_is_background_and_no_class():
+    finished = Ending(EndingKind.FINISHED)
+    assert class_range(finished, (), 2, 3).value == 0
+    assert class_range(finished, (), 3, 3).value == 1
+    assert class_range(finished, (), 3, 3).extras["last"] == 2
+    assert "d2check run" in class_range(finished, (), None, 3).undecided

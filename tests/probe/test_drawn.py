@@ -9,7 +9,7 @@ structures = pytest.importorskip("detectron2.structures")
 
 import numpy as np  # noqa: E402
 
-from d2check.probe.drawn import MaskWatch, inside  # noqa: E402
+from d2check.probe.drawn import FirstObjects, inside  # noqa: E402
 
 
 def sample(boxes, masks):
@@ -35,7 +35,7 @@ def bits(*corners):
 
 @pytest.mark.parametrize("kind", [polygons, bits])
 def test_a_mask_in_its_box_and_one_that_was_left_behind_are_told_apart(kind):
-    watch = MaskWatch()
+    watch = FirstObjects()
     watch.look(
         [sample([[10, 10, 30, 30], [60, 10, 80, 30]], kind((9, 11, 31, 25), (20, 10, 40, 30)))]
     )
@@ -44,27 +44,42 @@ def test_a_mask_in_its_box_and_one_that_was_left_behind_are_told_apart(kind):
 
 def test_a_box_that_is_wider_than_its_mask_is_sound():
     # A crop cuts the mask more than the box; a rotation makes the box larger than it must be.
-    watch = MaskWatch()
+    watch = FirstObjects()
     watch.look([sample([[0, 0, 90, 90]], polygons((40, 40, 50, 50)))])
     assert watch.facts()["masks_outside_box"] == 0
 
 
 def test_only_the_first_objects_are_compared():
     many = sample([[0, 0, 9, 9]] * 150, polygons(*[(0, 0, 9, 9)] * 150))
-    watch = MaskWatch()
+    watch = FirstObjects()
     for _ in range(3):
         watch.look([many])
     assert watch.facts()["masks_compared"] == 200
 
 
 def test_what_has_no_boxes_or_no_masks_is_left_alone():
-    watch = MaskWatch()
+    watch = FirstObjects()
     empty = structures.Instances((100, 100))
     watch.look([sample([[0, 0, 9, 9]], None), {"image": 1}, {"instances": empty}, 3])
     watch.look(None)
     watch.look([sample(np.zeros((0, 4)), polygons())])
     watch.look([sample([[0, 0, 9, 9]], bits((0, 0, 0, 0)))])  # an empty mask
     assert watch.facts() == {}
+
+
+def test_the_highest_class_is_that_of_the_first_batches():
+    def of(*classes):
+        instances = structures.Instances((9, 9))
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        return {"instances": instances}
+
+    watch = FirstObjects()
+    watch.look([of(0, 3), of(1), of()])
+    assert watch.facts() == {"highest_class": 3}
+    for _ in range(30):
+        watch.look([of(1)])
+    watch.look([of(7)])  # a training of weeks is not watched to its end
+    assert watch.facts() == {"highest_class": 3}
 
 
 def test_the_share_of_a_mask_inside_a_box():
