@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,16 @@ def run(
     project: PathLike | None = None,
     select: str = "",
     strict: bool = False,
+    early_end: bool = True,
     on_record: OnRecord = _nobody,
     on_line: OnLine = _nobody,
 ) -> Report:
     """Train a config briefly, in a process of its own, and judge what was recorded.
 
     overrides: KEY, VALUE, KEY, VALUE ..., as on the command line, whose options the other
-    parameters are. rules: folders with further rule files. select: as `-k`. on_record is given
-    each record of rank 0 as it comes, on_line each line that the training prints, secrets masked.
+    parameters are. rules: folders with further rule files. select: as `-k`. early_end: end as soon
+    as a failure of the loss is certain. on_record is given each record of rank 0 as it comes,
+    on_line each line that the training prints, secrets masked.
 
     Raises d2check.errors.UsageError for what cannot be started; a training that fails is no
     exception but a finding.
@@ -71,6 +74,7 @@ def run(
         configured_for=configured_for,
         phases=phases,
     )
+    plan = replace(plan, early_end=early_end)
     return _run(plan, _choice(rules, project, select), strict, on_record, on_line)
 
 
@@ -85,6 +89,7 @@ def run_command(
     project: PathLike | None = None,
     select: str = "",
     strict: bool = False,
+    early_end: bool = True,
     on_record: OnRecord = _nobody,
     on_line: OnLine = _nobody,
 ) -> Report:
@@ -96,6 +101,7 @@ def run_command(
         output=None if output is None else Path(output),
         phases=phases,
     )
+    plan = replace(plan, early_end=early_end)
     return _run(plan, _choice(rules, project, select), strict, on_record, on_line)
 
 

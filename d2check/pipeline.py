@@ -62,7 +62,7 @@ def run(
     on_record: OnRecord = lambda record: None,
     on_line: OnLine = lambda line: None,
 ) -> Report:
-    """Train as planned, then judge what was recorded.
+    """Train as planned, or until a failure of the loss is certain, then judge what was recorded.
 
     Raises UsageError where the training never began because of how it was asked for: an unknown
     config key, a data set that nobody registered. Any other ending is a finding.
@@ -70,6 +70,7 @@ def run(
     # An audit needs neither, and they are a good part of what it would load.
     from d2check import verify
     from d2check.harness.launch import launch
+    from d2check.looks import Looks
 
     started = time.monotonic()
     ends: list[dict[str, Any]] = []
@@ -79,7 +80,8 @@ def run(
             ends.append(record)
         on_record(record)
 
-    ending = launch(plan, watch, on_line)
+    looks = Looks(rules if plan.early_end else (), sources.GrowingRun(plan.folder))
+    ending = launch(plan, watch, on_line, enough=looks.enough)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
     judged = _judged(rules, plan)
     if ending.kind is not EndingKind.INTERRUPTED and verify.wants_confirmation(plan, judged):

@@ -78,7 +78,7 @@ def sources(monkeypatch):
                 raise outputs[str(path)]
             return outputs[str(path)]
 
-        monkeypatch.setattr(pipeline.sources, "discover", iter)
+        monkeypatch.setattr(pipeline.sources, "discover", lambda paths, on_link: iter(paths))
         monkeypatch.setattr(fleet.sources, "read", read)
         monkeypatch.setattr(fleet, "judge", lambda rules, run: verdicts)
         return list(outputs)
@@ -143,6 +143,7 @@ class Plan:
 
     command = ("python",)
     phases = ()
+    early_end = True
 
     def __init__(self, folder, **entry):
         self.folder = folder
@@ -154,7 +155,7 @@ def training(monkeypatch, tmp_path):
     """Runs the pipeline on a training that ends as told."""
 
     def use(ending, end=None, events=(), **entry):
-        def launch(plan, on_record, on_line):
+        def launch(plan, on_record, on_line, *, enough):
             on_record({"t": "begin"})
             if end:
                 on_record({"t": "end", **end})

@@ -38,7 +38,8 @@ def check(plan: Plan, chosen: Chosen, choices: ReportChoices, *, title: str) -> 
 def _progress(plan: Plan, choices: ReportChoices, title: str) -> Progress:
     if choices.verbosity < 0:
         return NoProgress()
-    watch = Watch(plan.iterations, plan.budget_s)
+    by_phase = {phase.name: phase.iterations or 0 for phase in plan.phases}
+    watch = Watch(plan.iterations, plan.budget_s, by_phase=by_phase)
     click.echo(f"d2check: {title}, recorded in {os.path.relpath(plan.folder)}", err=True)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return LiveProgress(sys.stderr, watch, title=title)

@@ -110,6 +110,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Run a ramp that fails again, slower and with another seed, before it may FAIL"
             " (the default).",
         ),
+        click.option(
+            "--early-end/--no-early-end",
+            default=True,
+            help="End as soon as a failure of the loss is certain (the default).",
+        ),
         click.option("--budget", metavar="TIME", help="Train at most so long: 90s, 5m, 1h30m."),
         click.option(
             "--python",

@@ -95,6 +95,7 @@ def command(
     budget: str | None,
     phases: tuple[str, ...] | None,
     confirm: bool,
+    early_end: bool,
     num_gpus: int,
     configured_for: int | None,
     output: Path | None,
@@ -141,7 +142,9 @@ def command(
             num_gpus=num_gpus,
             configured_for=configured_for,
         )
-        return check(replace(plan, confirm=confirm), chosen, choices, title=str(config))
+        return check(
+            replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=str(config)
+        )
     if words is None:
         raise click.MissingParameter(
             ctx=click.get_current_context(), param_hint="CONFIG", param_type="argument"
@@ -150,7 +153,9 @@ def command(
     plan = plan_command(
         words, iterations=iterations, budget_s=budget_s, phases=phases, output=output
     )
-    return check(replace(plan, confirm=confirm), chosen, choices, title=_title(words))
+    return check(
+        replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=_title(words)
+    )
 
 
 def _title(words: Sequence[str]) -> str:

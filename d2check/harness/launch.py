@@ -28,6 +28,8 @@ from d2check.probe import wire
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
+# Why no further iteration is needed, in words, having been given a record; None while some are.
+Enough = Callable[[dict[str, Any]], str | None]
 
 # What keeps the streams open after the child and its workers are gone is none of ours.
 LAST_OUTPUT_S = 5.0
@@ -42,15 +44,17 @@ def launch(
     on_record: OnRecord = _nobody,
     on_line: OnLine = _nobody,
     *,
+    enough: Enough = _nobody,
     limits: Limits | None = None,
 ) -> Ending:
     """Run the plan's child to its end and return how it ended; the folder is complete then.
 
     on_record gets every record of rank 0, on_line every line of output (redacted), both in the
-    calling thread. In the main thread SIGINT, SIGTERM and SIGHUP end the child with its workers,
-    and the ending is INTERRUPTED; a second signal does not wait for them to leave. An exception
-    from a callback ends the child too, and is raised again. Raises LaunchError when the child
-    cannot be started.
+    calling thread. Once `enough` says why, the phase that trains is the last one, and the loop
+    ends, at the same iteration in all ranks. In the main thread SIGINT, SIGTERM and SIGHUP end the
+    child with its workers, and the ending is INTERRUPTED; a second signal does not wait for them to
+    leave. An exception from a callback ends the child too, and is raised again. Raises LaunchError
+    when the child cannot be started.
     """
     redact = redactor(os.environ, [*plan.entry.get("overrides", ()), *plan.command])
     environment = manifest.child_environment(plan, os.environ)
@@ -67,6 +71,9 @@ def launch(
         try:
             for lines, records in session.follow(asked):
                 _tell(lines, records, on_record, on_line)
+                why = next(filter(None, map(enough, records)), None)
+                if why is not None:
+                    session.end_early(why)
         except BaseException as error:
             session.interrupted = True
             if not isinstance(error, KeyboardInterrupt):
@@ -212,6 +219,11 @@ class _Session:
             traceback=tuple(map(self._redact.text, ending.traceback)),
         )
 
+    def end_early(self, why: str) -> None:
+        """Let the loop end, as what was to be learned of it is known."""
+        if not self._leaving:
+            self._write_stop(why)
+
     def write_ending(self, ending: Ending) -> str | None:
         """Write ending.json. Returns why that failed."""
         left = self._child.exit or ExitStatus()
@@ -272,10 +284,16 @@ class _Session:
         failed = [copy.failed for copy in self._copies]
         return next((reason for reason in told + failed if reason), None)
 
-    def _write_stop(self) -> None:
-        # On a full disk the file cannot be made; the signal that follows does the same.
+    def _write_stop(self, why: str = "") -> None:
+        # On a full disk the file cannot be made; the signal that follows does the same, and
+        # without one the loop goes on to its end.
+        stop = self._plan.folder / wire.STOP
         with contextlib.suppress(OSError):
-            (self._plan.folder / wire.STOP).touch()
+            if stop.exists():
+                return
+            whole = stop.with_name(wire.STOP + ".new")
+            whole.write_text(why, encoding="utf-8")
+            whole.replace(stop)
 
 
 def _tell(

@@ -19,7 +19,7 @@ from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .drawn import FirstObjects
 from .phases.course import WORST_BATCH, Course
 from .spikes import SpikeWatch
-from .stopping import StopRule
+from .stopping import VERDICT, StopRule
 
 if TYPE_CHECKING:
     from .session import Session
@@ -142,8 +142,10 @@ class IterationProbe:
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
         stop = self._stop_rule.reason(iteration)
-        if stop in ("iterations", "budget"):
+        if stop in ("iterations", "budget", VERDICT):
             self.course.finish_as_configured()
+        if stop == VERDICT and self._stop_rule.certain is not None:
+            self.course.note_early_end(self.iterations, self._stop_rule.certain)
         stop = stop or self.course.advance(iteration, record["scalars"])
         if self.course.stood:  # what stands between two iterations is the time of neither
             self.course.stood = False

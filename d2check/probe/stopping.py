@@ -6,6 +6,7 @@ import os
 import time
 
 CHECK_STOP_FILE_EVERY_S = 0.2
+VERDICT = "verdict"  # why a loop ended whose stop file says what is certain by now
 
 
 class LoopEnded(BaseException):
@@ -36,6 +37,7 @@ class StopRule:
         world_size: int = 1,
     ) -> None:
         """`iterations` is counted from the first one, `budget_s` from the first `reason()`."""
+        self.certain: str | None = None  # in words, on rank 0
         self._stop_file = stop_file
         self._stop_at_file = stop_file + "-at"
         self._iterations = iterations
@@ -48,7 +50,10 @@ class StopRule:
         self._agreed: tuple[int, str] | None = None
 
     def reason(self, iteration: int) -> str | None:
-        """Why the loop shall end after this iteration (iterations, budget, stop-file), or None."""
+        """Why the loop shall end after this iteration, or None.
+
+        The reasons: iterations, budget, stop-file, and verdict for a stop file that holds words.
+        """
         self._done += 1
         if self._iterations is not None and self._done >= self._iterations:
             return "iterations"
@@ -63,7 +68,9 @@ class StopRule:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + CHECK_STOP_FILE_EVERY_S
             if os.path.exists(self._stop_file):
-                return "stop-file"
+                with open(self._stop_file, encoding="utf-8") as file:
+                    self.certain = file.read().strip() or None
+                return "stop-file" if self.certain is None else VERDICT
         return None
 
     def _common_reason(self, iteration: int) -> str | None:

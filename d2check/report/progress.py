@@ -57,8 +57,9 @@ class Watch:
     """What the records have said so far.
 
     iterations: how many the check asks for, None for no such limit; by_phase: of these, how many a
-    phase has that may be left out. budget_s: seconds of training that it may take. planned: SOLVER.MAX_ITER, once the training says so. memory_mib: reserved on
-    the GPU; host_mib: resident in the host's memory.
+    phase has that may be left out. budget_s: seconds of training that it may take. planned:
+    SOLVER.MAX_ITER, once the training says so. memory_mib: reserved on the GPU; host_mib: resident
+    in the host's memory.
     """
 
     iterations: int | None = None

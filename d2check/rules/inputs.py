@@ -146,7 +146,14 @@ def _phase_span(rule: Rule, run: Run) -> tuple[int, int] | Missing | None:
     for phase in run.phases:
         if phase.name == rule.phase:
             return phase.first_iteration, phase.last_iteration
-    return Missing(f"the run had no phase {rule.phase!r}")
+    return Missing(_why_no_phase(rule.phase, run))
+
+
+def _why_no_phase(phase: str, run: Run) -> str:
+    """The run's own words where it left the phase out, as one that ended early does."""
+    told = (e.message for e in run.events if e.kind == "phase-skipped")
+    reason = next((m.partition(": ")[2] for m in told if m.startswith(f"{phase}: ")), "")
+    return f"the run had no phase {phase!r}" + (f": {reason}" if reason else "")
 
 
 def _before_ramp(run: Run) -> tuple[int, int] | None:

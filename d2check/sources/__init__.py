@@ -13,8 +13,9 @@ from d2check.sources import _links, folder, run_folder
 from d2check.sources import discover as _discover
 from d2check.sources._writers import is_written
 from d2check.sources.folder.configs import with_config
+from d2check.sources.run_folder import GrowingRun
 
-__all__ = ["discover", "read", "read_text"]
+__all__ = ["GrowingRun", "discover", "read", "read_text", "so_far"]
 
 
 def read(path: Path) -> tuple[Run, ...]:
@@ -43,6 +44,11 @@ def _read(path: Path) -> tuple[Run, ...]:
         return _still_running(runs, [path / name for name in run_folder.FIRST_FILES])
     grown = [path / name for name in (*folder.METRICS, *folder.LOGS)]
     return _still_running(folder.read_folder(path), grown)
+
+
+def so_far(growing: GrowingRun) -> Run:
+    """The run of a folder that is being written, as `read` would find it at this moment."""
+    return _own_config(growing.run())
 
 
 def discover(

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,63 @@ def read_run_folder(path: Path) -> tuple[Run, ...]:
     """
     if not is_run_folder(path):
         raise InputError(str(path), "no records.jsonl in it", _EXPECTED, "Check the path")
-    plan = _json_object(path / wire.PLAN)
     ranks = {0: _records(path / wire.RECORDS)}
     for other in sorted(path.glob("records.rank*.jsonl")):
         number = other.name.removeprefix("records.rank").removesuffix(".jsonl")
         if number.isdigit():
             ranks[int(number)] = _records(other)
+    last = ranks[0].iterations[-1] if ranks[0].iterations else None
+    config, reason = _config(path, begun=ranks[0].begun)
+    run = replace(
+        _run(path, ranks, config, reason),
+        ending=_ending(path, ranks[0], last),
+        phases=_phases(ranks[0], last, _json_object(path / wire.PLAN)),
+    )
+    return (replace(run, events=(*run.events, *_folder_events(path, ranks))),)
+
+
+class GrowingRun:
+    """The run of a folder that is being written, from the records of rank 0 as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read yet."""
+        self._folder = folder
+        self._records = _Records()
+        self._config: Config | None = None
+
+    @property
+    def iterations(self) -> int:
+        """How many were recorded so far."""
+        return len(self._records.iterations)
+
+    @property
+    def phase(self) -> str | None:
+        """The phase that the latest record is of, where phases are marked."""
+        return self._records.phases[-1][0] if self._records.phases else None
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Add one record; one that is not what it should be is left out."""
+        try:
+            _take(self._records, record, wire.RECORDS)
+        except (ValueError, TypeError, KeyError):
+            return
+
+    def run(self) -> Run:
+        """All that was recorded until now, as of a training that still runs."""
+        if self._config is None and self._records.begun:  # the probe writes it before it begins
+            self._config = _config(self._folder, begun=True)[0]
+        last = self._records.iterations[-1] if self._records.iterations else None
+        return replace(
+            _run(self._folder, {0: self._records}, self._config, None),
+            ending=Ending(EndingKind.RUNNING, last),
+            phases=_phases(self._records, last, None),
+        )
+
+
+def _run(
+    path: Path, ranks: Mapping[int, _Records], config: Config | None, no_config: str | None
+) -> Run:
+    """The run without its ending, its phases and what other files tell."""
     main = ranks[0]
     series = _series(main)
     for rank, records in ranks.items():
@@ -80,31 +131,25 @@ def read_run_folder(path: Path) -> tuple[Run, ...]:
             own = {name: one for name, one in _series(records).items() if name not in series}
             timed = {n: o for n, o in _series(records).items() if n.endswith(("_s", "_mib"))}
             series |= {f"rank{rank}/{name}": one for name, one in (own | timed).items()}
-    last = main.iterations[-1] if main.iterations else None
-    config, reason = _config(path, begun=main.begun)
     facts: dict[str, Scalar] = {}
     if main.begun:
         facts = {"world_size": main.world_size, **main.facts}
-    absent = {"config": reason} if reason else {}
+    absent = {"config": no_config} if no_config else {}
     if any(event.kind == "own-loop" for event in main.events):
         series.pop("hooks_s", None)
         absent["hooks_s"] = "the script has a loop of its own, whose hooks are not told apart"
     made_for = facts.get("configured_for")
     if isinstance(made_for, int) and made_for > main.world_size:
         facts, absent = _as_configured(facts, absent, series, made_for, main.world_size)
-    return (
-        Run(
-            source=str(path),
-            series=series,
-            facts=facts,
-            config=config,
-            ending=_ending(path, main, last),
-            events=(*main.events, *_folder_events(path, ranks)),
-            phases=_phases(main, last, plan),
-            rows=len(main.iterations),
-            malformed_lines=sum(records.malformed_lines for records in ranks.values()),
-            absent=absent,
-        ),
+    return Run(
+        source=str(path),
+        series=series,
+        facts=facts,
+        config=config,
+        events=tuple(main.events),
+        rows=len(main.iterations),
+        malformed_lines=sum(records.malformed_lines for records in ranks.values()),
+        absent=absent,
     )
 
 

@@ -82,5 +82,19 @@ if what == "hang":
 if what == "crash":
     iterate(5)
     crash("train", "ValueError", "could not broadcast")
-iterate(plan["iterations"] or 100, 0.08 if what == "slow" else 0.01)
+if what == "flat":  # one record after the other, until it is told that this is enough
+    stop = Path(plan["folder"], "stop")
+    for i in range(plan["iterations"]):
+        scalars = {"total_loss": 2.0 + 0.2 * (i % 3), "lr": 0.005}
+        record(t="iter", i=i, clock=1.0 + 0.1 * i, scalars=scalars, total_s=0.1, data_s=0.01)
+        time.sleep(0.02)
+        if stop.exists():
+            words = f"at iteration {i + 1} of {plan['iterations']}: {stop.read_text()}"
+            record(t="note", kind="ended-early", message=words)
+            message = "ramp: the run ended early, as " + stop.read_text()
+            record(t="note", kind="phase-skipped", phase="ramp", message=message)
+            record(t="end", kind="stopped", i=i, reason="verdict", clock=9.0)
+            sys.exit(0)
+if what != "flat":
+    iterate(plan["iterations"] or 100, 0.08 if what == "slow" else 0.01)
 record(t="end", kind="stopped", i=plan["iterations"], reason="iterations", clock=9.0)

@@ -105,6 +105,35 @@ def test_ctrl_c_ends_the_training_and_still_reports(fake_python, config, tmp_pat
     assert (only_run(tmp_path) / "report.json").exists()
 
 
+def test_a_failure_that_is_certain_ends_the_run(run, d2check, tmp_path):
+    ran = run("--iterations", 20_000, training="flat")  # far more than it takes
+    assert ran.code == 1
+    why = "loss/not-decreasing was certain (held for "
+    assert f"of 20000: {why}" in ran.err
+    words = " ".join(ran.out.split())
+    assert "; ended early at iteration" in words
+    assert why in words
+    assert "FAIL loss/not-decreasing" in words
+    (ramp,) = (
+        f
+        for f in json.loads((only_run(tmp_path) / "report.json").read_text())["runs"][0]["findings"]
+        if f["rule"] == "loss/ruined-at-peak-lr"
+    )
+    assert (ramp["verdict"], ramp["reason"].partition(": ")[2][:19]) == (
+        "SKIP",
+        "the run ended early",
+    )
+    again = d2check("audit", only_run(tmp_path))
+    assert verdicts(again.out) == verdicts(ran.out)
+
+
+def test_no_run_ends_early_that_must_not(run, tmp_path):
+    ran = run("--iterations", 200, "--no-early-end", training="flat")
+    assert ran.code == 1
+    assert "ended early" not in ran.out + ran.err
+    assert not (only_run(tmp_path) / "stop").exists()
+
+
 def test_the_trainings_own_output_is_shown_on_request_without_its_escapes(run):
     assert "hello from the training in red" in run("-vv").err
     assert "hello" not in run().err

@@ -189,6 +189,38 @@ def test_child_that_never_leaves_after_its_end_is_judged_by_its_training(plan_fo
     assert "did not leave" in ending.message
 
 
+def test_child_is_told_why_no_further_iteration_is_needed(plan_for):
+    plan = plan_for("""
+        begin()
+        iterate(0, 40)
+        while not os.path.exists(os.path.join(FOLDER, "stop")):
+            time.sleep(0.01)
+        why = open(os.path.join(FOLDER, "stop"), encoding="utf-8").read()
+        record("note", kind="ended-early", message=why)
+        record("end", kind="stopped", i=39, reason="verdict")
+    """)
+    records, asked = [], []
+
+    def enough(record):
+        asked.append(record["t"])
+        return "the loss rises" if record.get("i", -1) >= 5 else None
+
+    ending = launch(plan, records.append, enough=enough)
+    assert (ending.kind, ending.iteration, ending.message) == (EndingKind.STOPPED, 39, None)
+    assert {"t": "note", "kind": "ended-early", "message": "the loss rises"} in records
+    assert "begin" in asked
+
+
+def test_without_a_reason_no_stop_file_is_written(plan_for):
+    plan = plan_for("""
+        begin()
+        iterate(0, 10)
+        record("end", kind="stopped", i=9, reason="iterations")
+    """)
+    launch(plan, enough=lambda record: None)
+    assert not (plan.folder / "stop").exists()
+
+
 def test_child_past_its_budget_is_told_by_the_stop_file_first(plan_for):
     plan = plan_for(
         """

@@ -7,7 +7,7 @@ import traceback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2check.probe.stopping import LeaveScript, LoopEnded, StopRule
+from d2check.probe.stopping import VERDICT, LeaveScript, LoopEnded, StopRule
 
 
 def test_iterations_are_counted_from_the_first_one_seen(tmp_path):
@@ -24,6 +24,20 @@ def test_the_stop_file_ends_the_loop(tmp_path):
     rule = StopRule(str(tmp_path / "stop"), iterations=None, budget_s=None)
     (tmp_path / "stop").touch()
     assert rule.reason(0) == "stop-file"
+
+
+def test_a_stop_file_with_words_tells_what_is_certain(tmp_path):
+    rule = StopRule(str(tmp_path / "stop"), iterations=None, budget_s=None)
+    (tmp_path / "stop").write_text("loss/diverges was certain", encoding="utf-8")
+    assert rule.reason(0) == VERDICT
+    assert rule.certain == "loss/diverges was certain"
+
+
+def test_all_ranks_learn_that_a_verdict_ended_the_loop(tmp_path):
+    rules = [StopRule(str(tmp_path / "stop"), None, None, rank, 2) for rank in (0, 1)]
+    (tmp_path / "stop").write_text("loss/diverges was certain", encoding="utf-8")
+    reasons = [(rules[0].reason(i), rules[1].reason(i)) for i in range(3)]
+    assert reasons == [(None, None), (None, None), (VERDICT, VERDICT)]
 
 
 def test_a_spent_budget_ends_the_loop(tmp_path):

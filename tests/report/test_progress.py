@@ -54,6 +54,22 @@ def test_before_the_second_iteration_no_pace_is_made_up():
     assert "eta" not in PlainProgress(io.StringIO(), watch).now()
 
 
+def test_a_phase_that_is_left_out_is_not_waited_for():
+    watch = watched(40, iterations=390, by_phase={"as-configured": 300, "ramp": 90})
+    watch.take({"t": "note", "kind": "phase-skipped", "message": "ramp: ...", "phase": "ramp"})
+    watch.take({"t": "note", "kind": "phase-skipped", "message": "worst", "phase": "worst-batch"})
+    assert PlainProgress(io.StringIO(), watch).now().startswith("iter 40/300 ")
+
+
+def test_an_early_end_is_told_at_once():
+    stream = io.StringIO()
+    progress = PlainProgress(stream, watched(40))
+    progress.record({"t": "note", "kind": "ended-early", "message": "at iteration 40 of 300: x"})
+    assert stream.getvalue() == "ended early at iteration 40 of 300: x\n"
+    assert progress.now().startswith("iter 40/40 ")
+    assert progress._watch.left_s == 0
+
+
 def test_the_first_iteration_does_not_spoil_the_pace():
     watch = Watch(iterations=100)
     for record in records(1, total_s=30.0):

@@ -52,7 +52,9 @@ class Course:
         if LOADER in self._standing:
             self._load_apart()
         self._enter(start_iter)
-        if any(phase["name"] == RAMP for phase in self._moving) and self._optimizer is not None:
+        if self._ramp_is_ahead and self._optimizer is None:
+            self._leave_ramp_out("the trainer keeps its optimizer to itself")
+        if self._ramp_is_ahead:
             peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
             self._peak = peaks[ramp.main_group(self._optimizer.param_groups)]
             self._session.recorder.write({"t": "facts", "facts": {"lr_peak": self._peak}})
@@ -67,17 +69,24 @@ class Course:
             # A trainer without Detectron2's LRScheduler logs no rate, but has one.
             lr = scalars.get("lr", self._rate())
             self._at_peak += lr >= ramp.NEAR_PEAK * self._peak
+            if self._at_peak == ENOUGH_AT_PEAK and self._ramp_is_ahead:
+                self._leave_ramp_out(
+                    "as configured the rate was near its peak for %d iterations" % ENOUGH_AT_PEAK
+                )
         if self._ends_after is None or self._done < self._ends_after:
             return None
         self.finish_as_configured()
         if not self._moving:
-            return None  # the last one: its end is the stop rule's
-        if self._moving[0]["name"] == RAMP and not self._can_ramp():
-            self._moving.pop(0)
-            if not self._moving:
-                return "iterations"
+            return "iterations"
         self._enter(iteration + 1)
         return None
+
+    def note_early_end(self, done: int, certain: str) -> None:
+        """The loop ends after `done` iterations, as `certain` tells in words. No ramp follows."""
+        of = "" if self._ends_after is None else " of %d" % self._ends_after
+        self._session.recorder.note("ended-early", "at iteration %d%s: %s" % (done, of, certain))
+        if self._current and self._ramp_is_ahead:
+            self._leave_ramp_out("the run ended early, as %s" % certain)
 
     def _note_first_loss(self, total: float | None) -> None:
         if self._done > FIRST_LOSSES or total is None:
@@ -107,6 +116,12 @@ class Course:
             return
         self._session.recorder.write({"t": "facts", "facts": facts})
 
+    def end(self) -> None:
+        """The training is over. Say which phase was never come to."""
+        if WORST_BATCH in self._standing:
+            self._standing.remove(WORST_BATCH)
+            self._skip(WORST_BATCH, "the training ended before its turn")
+
     def _enter(self, first_iteration: int) -> None:
         phase = self._current = self._moving.pop(0)
         iterations = phase.get("iterations")
@@ -120,16 +135,13 @@ class Course:
             {"t": "phase", "name": phase["name"], "first_iteration": first_iteration}
         )
 
-    def _can_ramp(self) -> bool:
-        if self._optimizer is None:
-            self._skip(RAMP, "the trainer keeps its optimizer to itself")
-            return False
-        if self._at_peak >= ENOUGH_AT_PEAK:
-            self._skip(
-                RAMP, "as configured the rate was near its peak for %d iterations" % self._at_peak
-            )
-            return False
-        return True
+    @property
+    def _ramp_is_ahead(self) -> bool:
+        return any(phase["name"] == RAMP for phase in self._moving)
+
+    def _leave_ramp_out(self, reason: str) -> None:
+        self._moving = [phase for phase in self._moving if phase["name"] != RAMP]
+        self._skip(RAMP, reason)
 
     def _load_apart(self) -> None:
         try:

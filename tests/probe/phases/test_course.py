@@ -49,7 +49,7 @@ def test_no_ramp_where_the_rate_has_stood_at_its_peak(train):
     assert ran.status == 0, ran.stderr
     assert [p["name"] for p in ran.of("phase")] == ["as-configured"]
     assert len(ran.of("iter")) == 105
-    assert "near its peak for 104 iterations" in ran.notes("phase-skipped")[0]["message"]
+    assert "near its peak for 100 iterations" in ran.notes("phase-skipped")[0]["message"]
 
 
 def test_loading_is_measured_apart_and_the_training_sees_the_same_images(train, healthy):

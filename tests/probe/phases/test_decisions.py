@@ -54,7 +54,41 @@ def test_a_rate_that_never_changes_needs_no_ramp():
     course, recorder = course_of(PHASES)
     assert go(course, 120)[-1] == "iterations"
     assert recorder.phases() == [("as-configured", 0)]
-    assert any("near its peak for 120 iterations" in told for told in recorder.skipped())
+    assert any("near its peak for 100 iterations" in told for told in recorder.skipped())
+
+
+def test_that_no_ramp_will_come_is_told_as_soon_as_it_is_known():
+    course, recorder = course_of(PHASES)
+    go(course, 99)
+    assert not any("ramp" in told for told in recorder.skipped())
+    course.advance(99, {"total_loss": 1.0})
+    assert any("ramp" in told for told in recorder.skipped())
+
+
+def test_a_run_that_ends_early_tells_why_and_what_it_leaves_out():
+    course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
+    go(course, 49)
+    course.finish_as_configured()
+    course.note_early_end(50, "loss/diverges was certain")
+    (note,) = [r for r in recorder.records if r.get("kind") == "ended-early"]
+    assert note["message"] == "at iteration 50 of 120: loss/diverges was certain"
+    told = recorder.skipped()
+    assert "worst-batch: the training runs on the CPU" in told  # it was tried all the same
+    assert "ramp: the run ended early, as loss/diverges was certain" in told
+
+
+def test_a_run_of_unknown_length_that_ends_early_names_no_length():
+    course, recorder = course_of([{"name": "as-configured", "iterations": None}])
+    go(course, 49)
+    course.note_early_end(50, "loss/diverges was certain")
+    assert recorder.records[-1]["message"] == "at iteration 50: loss/diverges was certain"
+
+
+def test_a_trainer_that_hides_its_optimizer_gets_no_ramp():
+    course, recorder = course_of(PHASES)
+    course._optimizer = None
+    assert go(course, 120)[-1] == "iterations"
+    assert "ramp: the trainer keeps its optimizer to itself" in recorder.skipped()
 
 
 def test_what_was_not_done_is_told():
@@ -94,5 +128,5 @@ def test_a_batch_that_does_not_suit_the_model_ends_nothing():
 
 def test_a_plan_without_phases_is_one_as_configured():
     course, recorder = course_of([])
-    assert go(course, 10) == [None] * 10
+    assert go(course, 10) == [None] * 10  # only the stop rule ends it
     assert recorder.phases() == [("as-configured", 0)]

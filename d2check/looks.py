@@ -1,0 +1,130 @@
+"""Judging a training while it goes on, to end it where going on can change nothing.
+
+Only failures of the loss end a training. A loss that falls so far is no healthy one, so nothing
+that passes is ever called certain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from d2check import sources
+from d2check.model import Run, Verdict
+from d2check.rules.judge import judge_rule
+from d2check.rules.model import Rule
+
+# Looks in a row for which a failure must hold. Each look by itself may be wrong, and a run has
+# dozens: benchmarks/verdicts/README.md says how often healthy runs are ended by these. A loss that
+# is no number is no matter of chance.
+CERTAIN_AFTER: Mapping[str, int] = {
+    "loss/non-finite": 1,
+    "loss/diverges": 3,
+    "loss/not-decreasing": 3,
+    "loss/head-stuck": 3,
+}
+FIRST = 40  # iterations before the first look
+EVERY = 10  # iterations between two looks, at least; later a fortieth of those done
+MOST_SHARE = 0.01  # of the time may go into looks
+_RAMP = "ramp"  # its rates are not the config's; nothing of it is judged before its end
+
+
+@dataclass(frozen=True)
+class Certain:
+    """A failure that no further iteration can take back."""
+
+    rule: str
+    looks: int
+    iterations: int  # done until then
+
+    def words(self) -> str:
+        """`loss/diverges was certain (held for 3 looks)`."""
+        held = f" (held for {self.looks} looks)" if self.looks > 1 else ""
+        return f"{self.rule} was certain{held}"
+
+
+def deciding(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Those whose failure may end a training."""
+    return tuple(
+        rule
+        for rule in rules
+        if rule.id in CERTAIN_AFTER and rule.status == "stable" and rule.ignored is None
+    )
+
+
+def failing(rules: Sequence[Rule], run: Run) -> list[str]:
+    """Ids of the rules that fail."""
+    return [rule.id for rule in rules if judge_rule(rule, run).finding.verdict is Verdict.FAIL]
+
+
+def next_look(iterations: int) -> int:
+    """After how many iterations to look again, having looked after so many."""
+    return iterations + max(EVERY, iterations // 40)
+
+
+class Held:
+    """Counts for how many looks in a row each rule has failed."""
+
+    def __init__(self) -> None:
+        """Before the first look."""
+        self._held: dict[str, int] = {}
+
+    def look(self, failed: Sequence[str], iterations: int) -> Certain | None:
+        """One more look: the first failure that is certain by now."""
+        self._held = {rule: self._held.get(rule, 0) + 1 for rule in failed}
+        certain = (r for r in CERTAIN_AFTER if self._held.get(r, 0) >= CERTAIN_AFTER[r])
+        rule = next(certain, None)
+        return None if rule is None else Certain(rule, self._held[rule], iterations)
+
+
+class Looks:
+    """Follows one training by its records, and says when a failure of its loss is certain."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        growing: sources.GrowingRun,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+        cost_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """clock_s: of the wall; cost_s: processor time of this thread. Both in seconds."""
+        self._rules = deciding(rules)
+        self._growing = growing
+        self._clock_s, self._cost_s = clock_s, cost_s
+        self._held = Held()
+        self._next = FIRST
+        self._not_before_s = float("-inf")
+        self.certain: Certain | None = None
+
+    def enough(self, record: Mapping[str, Any]) -> str | None:
+        """As `launch` asks it: why no further iteration is needed, in words."""
+        certain = self.take(record)
+        return None if certain is None else certain.words()
+
+    def take(self, record: Mapping[str, Any]) -> Certain | None:
+        """Add one record. The failure that is certain by it; None once one was told."""
+        if self.certain is not None or not self._rules:
+            return None
+        self._growing.take(record)
+        done = self._growing.iterations
+        if record.get("t") != "iter" or self._growing.phase == _RAMP:
+            return None
+        now_s = self._clock_s()
+        due = done >= self._next or _no_number(record)
+        if not due or now_s < self._not_before_s:
+            return None
+        began_s = self._cost_s()
+        failed = failing(self._rules, sources.so_far(self._growing))
+        self._not_before_s = now_s + (self._cost_s() - began_s) / MOST_SHARE
+        self._next = next_look(done)
+        self.certain = self._held.look(failed, done)
+        return self.certain
+
+
+def _no_number(record: Mapping[str, Any]) -> bool:
+    """Whether the loss is one of the words that records have for NaN and the infinities."""
+    scalars = record.get("scalars")
+    return isinstance(scalars, Mapping) and isinstance(scalars.get("total_loss"), str)
