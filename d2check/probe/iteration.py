@@ -17,6 +17,7 @@ from . import datasets, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .drawn import FirstObjects
+from .machine import Machine
 from .phases.course import WORST_BATCH, Course
 from .spikes import SpikeWatch
 from .stopping import VERDICT, StopRule
@@ -48,6 +49,8 @@ class IterationProbe:
         self._device = device if device.type == "cuda" else None
         self._watch = Stopwatch(torch.cuda if self._device is not None else None)
         self._host = memory.HostMemory()
+        cuda = torch.cuda if self._device is not None else None
+        self._machine = Machine(session, cuda, self._device)
         self.batch = BatchFacts(facts.size_divisibility(self._model))
         if self._device is not None:
             self.batch.keep_latest = session.plan.has_phase(WORST_BATCH)
@@ -72,6 +75,7 @@ class IterationProbe:
 
         fetches_told: the fetching of batches comes in by `mark`, from where the loader is used.
         """
+        self._machine.begin()
         see_in_model = None
         loader = taps.tap_loader(self.inner, self._mark, self._see)
         self._watch.fetches_seen = fetches_told or loader is not None
@@ -119,9 +123,7 @@ class IterationProbe:
         record["scalars"] = self._scalars(iteration)
         if self._device is not None:
             record["memory"] = memory.cuda_memory(torch.cuda, self._device)
-        rss_mib = self._host.rss_mib()
-        if rss_mib is not None:
-            record["rss_mib"] = rss_mib
+        self._tell_machine(record)
         self._loads.extend(self.batch.loads)
         if not self.course.in_ramp:
             total = record["scalars"].get("total_loss")
@@ -152,6 +154,14 @@ class IterationProbe:
             self._watch.restart()
         return stop
 
+    def _tell_machine(self, record: dict[str, Any]) -> None:
+        rss_mib = self._host.rss_mib()
+        if rss_mib is not None:
+            record["rss_mib"] = rss_mib
+        seen = self._machine.take()
+        if seen:
+            record["machine"] = seen
+
     def _try_worst_batch(self) -> dict[str, Any]:
         template, self.batch.latest = self.batch.latest, None
         return extremes.measure(self._session, self._trainer, self.inner, template)
@@ -168,6 +178,7 @@ class IterationProbe:
                 by_events = False
         while self._waiting:
             self._write(*self._waiting.popleft(), by_events=by_events)
+        self._machine.end()
 
     def tell_loads(self) -> None:
         """Record the median cost of loading one image, where it is loaded, and what came of it."""

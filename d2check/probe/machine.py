@@ -1,0 +1,144 @@
+"""What is looked at now and then: the GPU's driver, and the memory of the training's processes.
+
+A look takes from one to a hundred milliseconds, so the next one waits `RARELY` times as long.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import nvml
+
+if TYPE_CHECKING:
+    from .session import Session
+
+MIB = 2.0**20
+RARELY = 2000  # a look costs at most one part in so many of the time
+AT_LEAST_S = 1.0  # the driver's own figures are of up to a second
+FAMILY_AFTER = 20  # iterations, by which the loader's workers have filled their queues
+TOLD_MIB = 64.0  # a change of what others hold that is worth a record
+
+
+class Now:
+    """When to look again, by what the last look took."""
+
+    def __init__(self) -> None:
+        """The first look is due at once."""
+        self._next_s = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.perf_counter() >= self._next_s
+
+    def look(self, at: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What `at` tells. Sets the time of the next look."""
+        began_s = time.perf_counter()
+        told = at()
+        ended_s = time.perf_counter()
+        self._next_s = ended_s + max(AT_LEAST_S, RARELY * (ended_s - began_s))
+        return told
+
+
+class Machine:
+    """Looks at the GPU and at the host, rarely enough to cost nothing."""
+
+    def __init__(self, session: Session, cuda: Any = None, device: Any = None) -> None:
+        """`cuda` (the module torch.cuda) is None where the model is on the processor."""
+        self._session = session
+        self._cuda, self._device = cuda, device
+        self._gpu: nvml.Gpu | None = None
+        self._of_gpu, self._of_family = Now(), Now()
+        self._others_mib: float | None = None
+        self._calls = 0
+
+    def begin(self) -> None:
+        """Find the GPU, or tell why it cannot be watched; look before the first iteration."""
+        if self._cuda is None:
+            return
+        try:
+            self._gpu = nvml.Gpu(nvml.pci_address(ordinal_of(self._cuda, self._device)))
+        except nvml.Unavailable as why:
+            self._tell({"gpu_unwatched": str(why)})
+            return
+        self._look_at_gpu()
+
+    def take(self) -> dict[str, float]:
+        """The `machine` of an iteration's record; nearly always empty."""
+        self._calls += 1
+        told: dict[str, float] = {}
+        if self._gpu is not None and self._of_gpu.due():
+            told.update(self._look_at_gpu())
+        if self._calls >= FAMILY_AFTER and self._of_family.due():
+            told.update(self._of_family.look(family_memory))
+        return told
+
+    def end(self) -> None:
+        """A last look, which tells who held the GPU when its memory ran out."""
+        if self._gpu is not None:
+            self._look_at_gpu()
+
+    def _look_at_gpu(self) -> dict[str, float]:
+        gpu = self._gpu
+        assert gpu is not None
+        own_mib = self._cuda.memory_reserved(self._device) / MIB
+        told = self._of_gpu.look(lambda: gpu.sample(own_mib))
+        held, most = told.get("gpu_others_mib"), self._others_mib
+        if held is not None and (most is None or held > most + TOLD_MIB):
+            self._others_mib = held
+            self._tell({"gpu_others_mib": held})
+        return told
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        self._session.recorder.write({"t": "facts", "facts": facts})
+
+
+def ordinal_of(cuda: Any, device: Any) -> int:
+    """The number of a device among those that CUDA shows to this process."""
+    index = getattr(device, "index", None)
+    return int(cuda.current_device() if index is None else index)
+
+
+def family_memory() -> dict[str, float]:
+    """Memory of this process and all below it, MiB, and their number; empty but on Linux.
+
+    The proportional set size: what processes share, as forked workers do, counts once. Walking the
+    page tables for it takes some 60 ms for each GiB.
+    """
+    try:
+        family = descendants(os.getpid())
+        return {
+            "family_mib": round(sum(proportional_mib(pid) for pid in family), 1),
+            "family_processes": len(family),
+        }
+    except OSError:  # another system, or a kernel built without it
+        return {}
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that it and they have started."""
+    family = [pid]
+    for member in family:  # grows while it is walked
+        try:
+            threads = os.listdir("/proc/%d/task" % member)
+            for thread in threads:
+                with open("/proc/%d/task/%s/children" % (member, thread)) as file:
+                    family.extend(map(int, file.read().split()))
+        except OSError:
+            if member == pid:
+                raise
+    return family
+
+
+def proportional_mib(pid: int) -> float:
+    """Proportional set size, MiB; 0 of a process that is gone."""
+    try:
+        with open("/proc/%d/smaps_rollup" % pid) as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) / 1024.0
+    except OSError:
+        if pid == os.getpid():
+            raise
+    return 0.0

@@ -1,0 +1,131 @@
+"""What is looked at now and then, and how rarely."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from d2check.probe import machine, nvml
+from d2check.probe.machine import RARELY, Machine, Now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, which only the test lets pass."""
+    now = types.SimpleNamespace(s=100.0)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now.s)
+    return now
+
+
+def test_a_costly_look_is_a_rare_one(clock):
+    def look_for(seconds):
+        clock.s += seconds
+        return {"seen": 1.0}
+
+    now = Now()
+    assert now.due()
+    assert now.look(lambda: look_for(0.05)) == {"seen": 1.0}
+    clock.s += RARELY * 0.05 - 0.1
+    assert not now.due()
+    clock.s += 0.2
+    assert now.due()
+
+
+def test_a_cheap_look_is_taken_once_a_second(clock):
+    now = Now()
+    now.look(dict)
+    clock.s += 0.9
+    assert not now.due()
+    clock.s += 0.2
+    assert now.due()
+
+
+class Gpu:
+    """A GPU whose other users come and go."""
+
+    def __init__(self):
+        self.others_mib = [100.0, 120.0, 5000.0, 200.0]
+        self.asked_with = []
+
+    def sample(self, own_mib):
+        self.asked_with.append(own_mib)
+        return {"gpu_busy": 0.9, "gpu_others_mib": self.others_mib.pop(0)}
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the machine records; no memory of processes is looked up."""
+    monkeypatch.setattr(machine, "family_memory", dict)
+    return []
+
+
+@pytest.fixture
+def watched(told, monkeypatch):
+    gpu = Gpu()
+    monkeypatch.setattr(nvml, "pci_address", lambda ordinal: b"0000:17:00.%d" % ordinal)
+    monkeypatch.setattr(nvml, "Gpu", lambda address: gpu)
+    cuda = types.SimpleNamespace(memory_reserved=lambda device: 3 * 2**20)
+    session = types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append))
+    return Machine(session, cuda, types.SimpleNamespace(index=0)), gpu
+
+
+def test_who_holds_the_gpu_is_known_before_the_first_and_after_the_last_iteration(
+    watched, told, clock
+):
+    """Memory may run out before any iteration is over, and because others have just taken it."""
+    looked, gpu = watched
+    looked.begin()
+    assert told == [{"t": "facts", "facts": {"gpu_others_mib": 100.0}}]
+    assert looked.take() == {}  # less than a second later
+    clock.s += 2
+    assert looked.take() == {"gpu_busy": 0.9, "gpu_others_mib": 120.0}
+    assert len(told) == 1  # hardly more
+    looked.end()
+    assert told[-1]["facts"] == {"gpu_others_mib": 5000.0}
+    assert gpu.asked_with == [3.0, 3.0, 3.0]
+
+
+def test_a_machine_without_the_drivers_library_says_so(told):
+    session = types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append))
+    cuda = types.SimpleNamespace(current_device=lambda: 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvml, "pci_address", lambda _: nvml._load("libmissing.so.1"))
+        looked = Machine(session, cuda, types.SimpleNamespace(index=None))
+        looked.begin()
+    looked.end()
+    assert looked.take() == {}
+    assert told == [{"t": "facts", "facts": {"gpu_unwatched": "libmissing.so.1 is not to be had"}}]
+
+
+def test_the_host_is_looked_at_once_the_workers_have_filled_their_queues(monkeypatch, clock):
+    monkeypatch.setattr(machine, "family_memory", lambda: {"family_mib": 900.0})
+    looked = Machine(None)
+    looked.begin()
+    seen = [looked.take() for _ in range(machine.FAMILY_AFTER + 5)]
+    assert [n for n, one in enumerate(seen) if one] == [machine.FAMILY_AFTER - 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_counts_all_processes_and_what_they_share_once():
+    alone = machine.family_memory()
+    if not alone:
+        pytest.skip("this kernel does not tell the memory of processes in proportion")
+    worker = "import time; kept = bytearray(80 << 20); print(flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    child = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        family = machine.descendants(os.getpid())
+        together = machine.family_memory()
+    finally:
+        for pid in machine.descendants(child.pid)[::-1]:
+            os.kill(pid, 9)
+        child.wait()
+        child.stdout.close()
+    assert len(family) >= 3  # the worker is a child of a child
+    assert together["family_mib"] - alone["family_mib"] > 80
+    assert together["family_processes"] == alone["family_processes"] + 2
