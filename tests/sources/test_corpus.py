@@ -17,8 +17,9 @@ GOLD = {
         (10, (19, 199, 10), 0, 200, "finished", 199, True, []),
     ],
     "crash-then-fresh-start": [
-        (7, (17, 99, 6), 0, 100, "finished", 99, True, ["resume"]),
-        (7, (19, 99, 5), 0, 100, "finished", 99, True, []),
+        (2, (17, 17, 1), 0, 100, "crashed", 18, True, []),
+        (6, (19, 99, 5), 0, 100, "finished", 99, True, ["failed-start"]),
+        (6, (19, 99, 5), 0, 100, "finished", 99, True, []),
     ],
     "cut-off-early": [
         (13, (19, 239, 12), 0, 270000, "truncated", 239, True, []),
@@ -31,9 +32,10 @@ GOLD = {
         (11, (119, 4979, 11), 1, None, "unknown", 4979, None, ["rows-missing"]),
         (2, (12, 12, 1), 0, None, "truncated", 13, None, []),
     ],
-    "period-100-eight-starts": [
+    "period-100-nine-starts": [
         (1, (0, 0, 1), 0, None, "unknown", 0, False, []),
-        (5, (0, 299, 4), 0, None, "unknown", 299, False, []),
+        (1, (0, 0, 1), 0, None, "unknown", 0, False, []),
+        (4, (99, 299, 3), 0, None, "unknown", 299, False, []),
         (6, (99, 387, 4), 0, None, "unknown", 387, False, []),
         (5, (99, 400, 5), 0, 60000, "truncated", 400, True, []),
         (1, (0, 0, 1), 0, 60000, "truncated", 0, True, []),
@@ -43,9 +45,11 @@ GOLD = {
     ],
     "rows-out-of-order": [
         (4, (19, 51, 3), 0, 180000, "truncated", 52, None, []),
-        (3, (19, 31, 2), 0, 180000, "truncated", 32, None, []),
-        (12, (10, 118, 7), 0, None, "truncated", 119, None, ["resume"]),
-        (9, (9, 801, 7), 0, None, "truncated", 802, None, ["resume", "rows-missing"]),
+        (5, (19, 31, 2), 0, 180000, "truncated", 32, None, ["failed-start"]),
+        (3, (10, 10, 1), 0, None, "unknown", 10, None, []),
+        (7, (19, 118, 6), 0, 180000, "truncated", 119, None, []),
+        (2, (9, 9, 1), 0, None, "truncated", 10, None, []),
+        (7, (19, 801, 6), 0, 180000, "truncated", 802, None, ["rows-missing"]),
         (7, (19, 113, 6), 0, 180000, "truncated", 114, None, []),
         (4, (19, 47, 3), 0, 180000, "truncated", 48, None, []),
         (7, (19, 75, 4), 0, 180000, "truncated", 75, None, ["failed-start"]),

@@ -97,6 +97,40 @@ def test_a_start_that_dies_before_its_first_loss_is_told_and_disturbs_no_series(
     assert "rpn/num_pos_anchors" not in segment.series
 
 
+def test_a_start_that_broke_within_its_first_period_is_a_run_of_its_own(tmp_path):
+    """As Ctrl-C at iteration 18, then a fresh start, leave them: 17 is off the beat."""
+    crash = [{"iteration": 18, "data_time": 0.1}, step(17)]
+    found = read(tmp_path, *crash, *steps(19, 99))
+    assert losses(found) == [[17], [19, 39, 59, 79, 99]]
+    assert [len(segment.events) for segment in found.segments] == [0, 0]
+    assert found.segments[0].broken is not None
+
+
+def test_several_starts_that_broke_early_are_runs_of_their_own(tmp_path):
+    found = read(tmp_path, step(3), step(9), *steps(19, 59), step(5), *steps(19, 59))
+    assert losses(found) == [[3], [9], [19, 39, 59], [5], [19, 39, 59]]
+
+
+def test_a_loop_that_writes_iteration_zero_goes_on_from_it(tmp_path):
+    found = read(tmp_path, step(0), *steps(99, 499, 100))
+    assert losses(found) == [[0, 99, 199, 299, 399, 499]]
+
+
+@pytest.mark.parametrize("again", [0, 1])
+def test_a_start_that_broke_in_iteration_one_is_a_run_of_its_own(tmp_path, again):
+    """Iteration 0 written twice, or the rest of iteration 1, is never of the run that goes on."""
+    rest = {"iteration": again, "data_time": 0.1}
+    found = read(tmp_path, step(0), rest, *steps(99, 499, 100))
+    assert losses(found) == [[0], [99, 199, 299, 399, 499]]
+
+
+def test_rows_of_starts_that_never_came_to_a_loss_are_counted_once(tmp_path):
+    dead = {"iteration": 0, "rpn/num_pos_anchors": 4.0}
+    found = read(tmp_path, *steps(19, 59), dead, dead, dead, *steps(19, 59))
+    assert [segment.rows for segment in found.segments] == [5, 4]
+    assert [event.kind for event in found.segments[0].events] == ["failed-start"]
+
+
 def test_rows_of_iteration_zero_are_kept(tmp_path):
     segment = only(read(tmp_path, *steps(0, 300, 100)))
     assert segment.series["total_loss"].iterations.tolist() == [0, 100, 200, 300]

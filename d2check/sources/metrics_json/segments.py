@@ -41,13 +41,16 @@ def split(table: Table) -> Segments:
     A new one begins where a training row's iteration is not above the one before it. Rows without
     a loss may carry any iteration: evaluations are written late, a crash writes its rest first.
     They stay with the training rows before them unless their iteration lies before the last two
-    of those; then another start has written them.
+    of those, or is the very one of the last; then another start has written them: a process writes
+    no iteration twice. A start that broke within its first period is one of its own as well.
     """
     training = _training_rows(table)
     steps = table.iteration[training]
     period = period_of(steps)
     chains, interleaved = _chains(steps, period)
     labels = np.full(len(table), -1, np.int64)
+    if not interleaved:
+        _split_off_broken_starts(table.iteration, training, chains, period)
     labels[training] = chains
     _place_others(table.iteration, training, labels)
     return Segments(_numbered_by_appearance(labels), training, period, interleaved)
@@ -129,6 +132,46 @@ def _chains(steps: NDArray[np.int64], period: int) -> tuple[NDArray[np.int64], b
     return labels, switches >= _SWITCHES_OF_TWO_WRITERS
 
 
+def _split_off_broken_starts(
+    iterations: NDArray[np.int64],
+    training: NDArray[np.bool_],
+    chains: NDArray[np.int64],
+    period: int,
+) -> None:
+    """Give rows of starts that broke before their first period was over their own chains, in place.
+
+    An exception or Ctrl-C has the iteration before it written, off the beat: 17, then 19 by the
+    next start.
+    """
+    where = np.flatnonzero(training)
+    steps = iterations[where]
+    new = int(chains.max(initial=-1)) + 1
+    by_chain = np.argsort(chains, kind="stable")
+    begins = np.searchsorted(chains[by_chain], np.arange(new + 1))
+    for begin, end in zip(begins[:-1].tolist(), begins[1:].tolist(), strict=True):
+        # As many as could be: each rises, and is below the first row on the beat.
+        early = by_chain[begin : min(end, begin + period)]
+        beat = np.flatnonzero(steps[early] == period - 1)
+        for row in early[: beat[0]].tolist() if len(beat) else ():
+            if steps[row] or _broke_in_iteration_one(iterations, where, row):
+                chains[row] = new
+                new += 1
+
+
+def _broke_in_iteration_one(
+    iterations: NDArray[np.int64], where: NDArray[np.int64], row: int
+) -> bool:
+    """Whether a training row of iteration 0 is the last of its process.
+
+    Some loops write iteration 0 and go on. The rest of the broken iteration 1 beside it, or
+    iteration 0 once more after it, is of another kind of end.
+    """
+    begin = where[row - 1] + 1 if row else 0
+    before = set(iterations[begin : where[row]].tolist())
+    after = set(iterations[where[row] + 1 : where[row + 1]].tolist())
+    return 1 in before | after or 0 in after
+
+
 def _place_others(
     iterations: NDArray[np.int64], training: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> None:
@@ -142,16 +185,20 @@ def _place_others(
     one_back = np.maximum(before - 1, 0)
     same = (before >= 1) & (chains[one_back] == chains[np.maximum(before, 0)])
     second_last = np.where(same, steps[one_back], -1)
-    stays = (before >= 0) & (iterations[others] > second_last)
+    last = np.where(before >= 0, steps[np.maximum(before, 0)] if len(steps) else -1, -1)
+    stays = (before >= 0) & (iterations[others] > second_last) & (iterations[others] != last)
     labels[others[stays]] = chains[before[stays]]
     if not len(where):
         labels[others] = 0
         return
-    for row in others[~stays].tolist():
-        after = int(np.searchsorted(where, row))
+    taken: set[tuple[int, int]] = set()  # of the same iteration several times, the last has it
+    for row in reversed(others[~stays].tolist()):
+        after, iteration = int(np.searchsorted(where, row)), int(iterations[row])
         # The rest of a broken iteration k comes before the losses of k - 1.
-        if after < len(where) and iterations[row] <= steps[after] + 1:
-            labels[row] = chains[after]
+        if after == len(where) or iteration > steps[after] + 1 or (after, iteration) in taken:
+            continue
+        taken.add((after, iteration))
+        labels[row] = chains[after]
 
 
 def _numbered_by_appearance(labels: NDArray[np.int64]) -> NDArray[np.int64]:
