@@ -9,15 +9,20 @@ from typing import Any
 from d2check import sources
 from d2check.harness.amend import amend
 from d2check.harness.launch import launch
-from d2check.harness.phases import AS_CONFIGURED, RAMP, SLOW_RAMP, PlannedPhase, total_iterations
+from d2check.harness.phases import (
+    AS_CONFIGURED,
+    DEFAULT_ITERATIONS,
+    RAMP,
+    SLOW_RAMP,
+    PlannedPhase,
+    total_iterations,
+)
 from d2check.harness.plan import Plan
-from d2check.model import Finding, RunReport, Verdict
+from d2check.model import EndingKind, Finding, RunReport, Verdict
 from d2check.rules.judge import judge
 from d2check.rules.model import Rule
 
 CONFIRM = "confirm"  # the second run's folder, inside the first one's
-# Before the slow climb; benchmarks/foresight.md is for this length.
-FIRST_ITERATIONS = 30
 _BAD = (Verdict.WARN, Verdict.FAIL)
 
 
@@ -38,8 +43,8 @@ def confirm_ramp(
 
     How fast the rate climbs and the seed change what happens at the edge of stability: one ramp
     that fails is a warning. The answer is added to the first run's folder as the fact
-    `ramp_confirmed`; None where the second ramp could not be judged. A user's own command keeps
-    its own seed.
+    `ramp_confirmed`; None where the second ramp could not be judged. NaN before it was reached, at
+    a rate below the peak, says the same. A user's own command keeps its own seed.
     """
     second = slower(plan)
     second.folder.mkdir()
@@ -51,7 +56,9 @@ def confirm_ramp(
         for run in sources.read(second.folder)
     ]
     findings = [finding for run in runs for finding in judge(on_ramp, run)]
-    if any(finding.verdict is Verdict.FAIL for finding in findings):
+    if any(finding.verdict is Verdict.FAIL for finding in findings) or any(
+        run.ending.kind is EndingKind.NON_FINITE for run in runs
+    ):
         confirmed = True
     elif any(finding.verdict in (Verdict.PASS, Verdict.WARN) for finding in findings):
         confirmed = False
@@ -62,8 +69,14 @@ def confirm_ramp(
 
 
 def slower(plan: Plan) -> Plan:
-    """The plan of the second ramp: a short stretch as configured, the slow climb, the next seed."""
-    phases = (PlannedPhase(AS_CONFIGURED, FIRST_ITERATIONS), SLOW_RAMP)
+    """The plan of the second ramp: as long as configured, the slow climb, the next seed.
+
+    As long, because what a classifier forgets it must first have learned, and because a climb from
+    fresh weights fails where one from trained ones does not.
+    """
+    first = (p.iterations for p in plan.phases if p.name == AS_CONFIGURED)
+    before = min(next(first, None) or DEFAULT_ITERATIONS, DEFAULT_ITERATIONS)
+    phases = (PlannedPhase(AS_CONFIGURED, before), SLOW_RAMP)
     entry = dict(plan.entry)
     if entry.get("kind") == "config":
         entry["seed"] = (entry.get("seed") or 0) + 1001

@@ -12,7 +12,7 @@ import pytest
 from d2check import sources, verify
 from d2check.harness.phases import QUICK_RAMP, PlannedPhase
 from d2check.harness.plan import Plan
-from d2check.model import Ending, Verdict
+from d2check.model import Ending, EndingKind, Verdict
 from d2check.probe import wire
 from d2check.rules.judge import judge_rule
 from d2check.rules.load import load_rules
@@ -89,6 +89,30 @@ def test_a_second_ramp_that_shows_nothing_changes_nothing(rules, plan, monkeypat
     monkeypatch.setattr(verify, "launch", launch)
     assert verify.confirm_ramp(plan, rules) is None
     assert verdict(rules, plan) is Verdict.WARN
+
+
+def test_a_second_run_that_is_nan_before_its_ramp_confirms(rules, plan, monkeypatch):
+    def launch(second, on_record, on_line):
+        write_run(second, 1.0)
+        path = second.folder / wire.RECORDS
+        lines = path.read_text().splitlines(keepends=True)[:20]
+        words = "Loss became infinite or NaN at iteration=17!"
+        end = {"t": "end", "kind": "crashed", "clock": 0.0, "error": "FloatingPointError"}
+        path.write_text("".join(lines) + wire.encode({**end, "message": words, "stage": "train"}))
+        (read,) = sources.read(second.folder)
+        assert read.ending.kind is EndingKind.NON_FINITE
+        return Ending()
+
+    write_run(plan, 9.0)
+    monkeypatch.setattr(verify, "launch", launch)
+    assert verify.confirm_ramp(plan, rules) is True
+    assert verdict(rules, plan) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("first", "second"), [(30, 30), (300, 300), (2000, 300), (None, 300)])
+def test_the_second_run_trains_as_long_as_the_first_before_its_ramp(plan, first, second):
+    plan = replace(plan, phases=(PlannedPhase("as-configured", first), QUICK_RAMP))
+    assert verify.slower(plan).phases[0] == PlannedPhase("as-configured", second)
 
 
 def test_the_second_ramp_is_slower_with_another_seed_in_a_folder_of_its_own(plan):

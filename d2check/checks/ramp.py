@@ -12,12 +12,18 @@ from d2check.model import Event, Measurement, Scalar, Series
 
 NON_FINITE_EVENT = "ramp-non-finite"  # the probe's note: NaN or infinity ended the ramp
 UNTRAINED_RPN = 0.5  # loss_rpn_cls above it: near the ln 2 of a fresh proposal head
+RECOGNITION_ROWS = 20  # a batch has few objects: one of four images 6 to 30
+END_ROWS = 30
+
+Floats = NDArray[np.float64]
 
 
 def peak_rate_response(
     total: Series,
     lr_used: Series,
     losses: Mapping[str, Series] | None = None,
+    recognition: Mapping[str, Series] | None = None,
+    earlier: Mapping[str, Series] | None = None,
     events: Sequence[Event] = (),
     lr_peak: float | None = None,
     first_loss: float | None = None,
@@ -26,55 +32,68 @@ def peak_rate_response(
     smooth_rows: int = 5,
     min_at_peak: int = 20,
     near_peak: float = 0.9,
+    min_learned: float = 0.25,
 ) -> Measurement:
     """How far the loss rises while the rate climbs to its peak, and stays there.
 
-    total, losses, lr_used: raw, of the ramp alone. lr_peak: the schedule's highest rate.
-    first_loss: level of total_loss as the whole run began; without it the ramp's own beginning
-    counts, which may lie in the dip of a detector that takes everything for background.
-    confirmed: what a second ramp, slower and with another seed, has shown; None without one.
+    total, losses, recognition, lr_used: raw, of the ramp alone. earlier: all series ahead of it.
+    lr_peak: the schedule's highest rate. first_loss: level of total_loss as the whole run began;
+    without it the ramp's own beginning counts, which may lie in the dip of a detector that takes
+    everything for background. confirmed: what a second ramp, slower and with another seed, has
+    shown; None without one.
 
     value: highest running median of total_loss / its level at the start; infinite where the ramp
     ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
     end_share (end / start: near 1 where nothing is learned), fresh ("yes" where the proposals'
-    loss began near chance, so that a sound training must fall), lr (rate when the loss was
-    highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no", "not tried").
+    loss began near chance, so that a sound training must fall), recognised (share of the foreground
+    that the classifier names rightly at the end of the ramp), knew ("yes" where that share had once
+    risen by `min_learned`), learned (its highest level then), kept (recognised / learned), lr (rate
+    when the loss was highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no",
+    "not tried").
     """
     ended = [event for event in events if event.kind == NON_FINITE_EVENT]
-    values = total.values
-    finite = bool(np.isfinite(values).all()) and not ended
+    finite = bool(np.isfinite(total.values).all()) and not ended
     peak = lr_peak if lr_peak is not None else float(lr_used.values.max())
     at_peak = int((lr_used.values >= near_peak * peak).sum())
+    rows = total.values[np.isfinite(total.values)]
     if finite and at_peak < min_at_peak:
         return Measurement(None, undecided=f"only {at_peak} iterations at the peak of the rate")
-    rows = values[np.isfinite(values)]
-    if len(rows) < smooth_rows and finite:
+    if finite and len(rows) < smooth_rows:
         return Measurement(None, undecided=f"only {len(rows)} iterations of the ramp")
     level = _running_median(rows, smooth_rows) if len(rows) >= smooth_rows else rows
     own_start = float(level[0]) if len(level) else math.nan
     start = first_loss if first_loss is not None and first_loss > 0 else own_start
     end = float(level[-len(level) // 4 :].mean()) if len(level) else math.nan
-    highest = int(level.argmax()) if len(level) else 0
-    at = min(highest + smooth_rows // 2, len(lr_used) - 1) if finite else len(lr_used) - 1
+    highest = int(level.argmax()) + smooth_rows // 2 if finite else len(total) - 1
     extras: dict[str, Scalar] = {
         "outcome": "finite" if finite else "non-finite",
         "start": start if math.isfinite(start) else None,
         "end": end if finite else None,
         "end_share": end / start if finite else None,
         "fresh": _fresh(losses or {}, smooth_rows),
-        "lr": float(lr_used.values[at]),
+        "lr": _rate_at(lr_used, int(total.iterations[min(highest, len(total) - 1)])),
         "lr_peak": peak,
         "at_peak": at_peak,
         "confirmed": "not tried" if confirmed is None else "yes" if confirmed else "no",
+        **_recognition(earlier or {}, recognition or {}, min_learned),
     }
     span = (int(total.iterations[0]), int(total.iterations[-1]))
     value = float(level.max()) / start if finite else math.inf
     return Measurement(value, "ratio", span, extras)
 
 
-def _running_median(values: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+def _running_median(values: Floats, rows: int) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(values, rows)
     return np.asarray(np.median(windows, axis=1), np.float64)
+
+
+def _rate_at(lr_used: Series, iteration: int) -> float:
+    """The rate of an iteration's step, or of the last one before it that was not left out.
+
+    Under AMP the scaler leaves steps out, and these have no rate.
+    """
+    before = int(np.searchsorted(lr_used.iterations, iteration, side="right"))
+    return float(lr_used.values[max(before - 1, 0)])
 
 
 def _fresh(losses: Mapping[str, Series], rows: int) -> str:
@@ -82,3 +101,32 @@ def _fresh(losses: Mapping[str, Series], rows: int) -> str:
     if proposals is None or not len(proposals):
         return "unknown"
     return "yes" if float(np.median(proposals.values[:rows])) > UNTRAINED_RPN else "no"
+
+
+def _recognition(
+    earlier: Mapping[str, Series], ramp: Mapping[str, Series], min_learned: float
+) -> dict[str, Scalar]:
+    """What the classifier had learned, and what it kept of it; None where it had not.
+
+    A fresh head names some objects by chance, and then calls everything background before it
+    learns: what counts is what it knew after a rise.
+    """
+    nothing: dict[str, Scalar] = {"knew": "unknown", "learned": None}
+    nothing |= {"recognised": None, "kept": None}
+    heads = sorted(name for name in ramp if name in earlier)
+    if not heads:
+        return nothing
+    # Of a cascade's heads the mean: they train on the same images.
+    whole = [np.concatenate([earlier[name].values, ramp[name].values]) for name in heads]
+    rows = min(map(len, whole))
+    if rows < RECOGNITION_ROWS + END_ROWS:
+        return nothing
+    mean = np.mean([values[-rows:] for values in whole], axis=0)
+    recognised = float(mean[-END_ROWS:].mean())
+    level = np.convolve(mean, np.ones(RECOGNITION_ROWS) / RECOGNITION_ROWS, mode="valid")
+    risen = level - np.minimum.accumulate(level)
+    if float(risen.max()) < min_learned:
+        return nothing | {"knew": "no", "recognised": recognised}
+    learned = float(level[risen >= min_learned].max())
+    kept = recognised / learned
+    return {"knew": "yes", "learned": learned, "recognised": recognised, "kept": kept}

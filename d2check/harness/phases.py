@@ -38,9 +38,10 @@ class PlannedPhase:
         return {"name": self.name, "iterations": self.iterations, **climb}
 
 
-# benchmarks/foresight.md: what these lengths foretell.
-QUICK_RAMP = PlannedPhase(RAMP, 90, climb=20)
-SLOW_RAMP = PlannedPhase(RAMP, 150, climb=80)
+# 100 iterations at the peak: at twice the workable rate a classifier needs 70 of them to forget.
+# benchmarks/foresight.md says what these lengths foretell.
+QUICK_RAMP = PlannedPhase(RAMP, 120, climb=20)
+SLOW_RAMP = PlannedPhase(RAMP, 180, climb=80)
 
 
 def plan_phases(

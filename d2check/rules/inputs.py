@@ -198,6 +198,9 @@ def _look_up(source: Source, run: Run, phase: tuple[int, int] | None) -> Any:
 def _of_run(name: str, run: Run) -> Any:
     if name == "complete":
         return _is_complete(run)
+    if name == "before_ramp":
+        span = _before_ramp(run)
+        return None if span is None else {k: s.between(*span) for k, s in run.series.items()}
     if name not in ("config", "misspelt_keys", "meant_keys"):
         return getattr(run, name)
     if run.config is None or not has_config(run):

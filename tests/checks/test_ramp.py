@@ -69,3 +69,63 @@ def test_the_level_of_the_whole_runs_start_counts_where_it_is_known():
     measured = peak_rate_response(total, RATE, first_loss=4.0)
     assert measured.value == 0.5
     assert measured.extras["start"] == 4.0
+
+
+HEAD = "fast_rcnn/fg_cls_accuracy"
+
+
+def recognising(before, ramp):
+    """A run of 300 iterations and a ramp of 90 whose classifier does this; its loss stays sound."""
+    earlier = {HEAD: Series(HEAD, np.arange(300), np.asarray(before, float))}
+    at = np.arange(300, 390)
+    inside = {HEAD: Series(HEAD, at, np.asarray(ramp, float))}
+    total, rate = (Series(s.name, at, s.values) for s in (series("total_loss", [1.5] * 90), RATE))
+    return peak_rate_response(total, rate, recognition=inside, earlier=earlier).extras
+
+
+def test_a_classifier_that_forgets_is_seen_where_the_loss_shows_nothing():
+    extras = recognising([0.1] * 20 + [0] * 80 + [0.6] * 200, [0.6] * 30 + [0] * 60)
+    assert (extras["knew"], extras["kept"]) == ("yes", 0)
+    assert extras["learned"] == pytest.approx(0.6)
+
+
+def test_what_it_forgot_before_the_ramp_counts_too():
+    extras = recognising([0] * 100 + [0.5] * 100 + [0] * 100, [0] * 90)
+    assert (extras["knew"], extras["kept"]) == ("yes", 0)
+
+
+def test_what_it_keeps_is_a_share_of_what_it_had_learned():
+    extras = recognising([0] * 100 + [0.8] * 200, [0.8] * 60 + [0.4] * 30)
+    assert extras["kept"] == pytest.approx(0.5)
+
+
+def test_lucky_guesses_of_a_fresh_head_are_no_knowledge():
+    extras = recognising([0.5] * 30 + [0] * 270, [0] * 90)
+    assert (extras["knew"], extras["recognised"], extras["kept"]) == ("no", 0, None)
+
+
+def test_without_a_classifier_of_regions_nothing_is_said_of_it():
+    measured = peak_rate_response(series("total_loss", [2.0] * 90), RATE, earlier={})
+    assert (measured.extras["knew"], measured.extras["recognised"]) == ("unknown", None)
+
+
+def test_a_cascade_is_as_good_as_the_mean_of_its_heads():
+    at = np.arange(300, 390)
+    heads = {f"stage{k}/{HEAD}": level for k, level in enumerate((0.2, 0.6))}
+    earlier = {n: Series(n, np.arange(300), np.repeat([0, v], 150)) for n, v in heads.items()}
+    inside = {name: Series(name, at, np.full(90, level)) for name, level in heads.items()}
+    total = Series("total_loss", at, np.full(90, 1.0))
+    rate = Series("lr_used", at, RATE.values)
+    extras = peak_rate_response(total, rate, recognition=inside, earlier=earlier).extras
+    assert extras["learned"] == pytest.approx(0.4)
+    assert extras["kept"] == pytest.approx(1.0)
+
+
+def test_the_rate_is_found_where_the_scaler_left_steps_out():
+    """Under AMP a step that was left out has no rate: rows and rates are not of one length."""
+    total = series("total_loss", [2.0] * 60 + [9.0] * 30)
+    kept = [k for k in range(90) if k % 3]
+    climbing = np.linspace(0.01, 0.2, 90)
+    rate = Series("lr_used", RATE.iterations[kept], climbing[kept])
+    measured = peak_rate_response(total, rate, lr_peak=0.2, min_at_peak=5)
+    assert measured.extras["lr"] == pytest.approx(climbing[61], abs=0.005)
