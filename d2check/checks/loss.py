@@ -183,13 +183,20 @@ def non_finite(
     ending: Ending | None = None,
     lr: Series | None = None,
     base_lr: float | None = None,
+    processes: int | None = None,
+    configured_for: int | None = None,
 ) -> Measurement:
     """How many loss values are NaN or infinite, a run ended by such a value counted as one.
 
+    processes of the configured_for that the rate is made for: where fewer trained, on their share
+    of the batch, only a NaN that ended them tells something.
+
     value: count. extras: at (first iteration), series (name of the first), rate_share (rate
     there / peak rate: near zero means data or weights, a large share means the rate),
-    finite_rows (rows before it).
+    finite_rows (rows before it), share (of the batch that the rate is made for; 1.0 = all of it),
+    share_lr (the rate for that share, None where base_lr is not known).
     """
+    share = processes / configured_for if processes and configured_for else 1.0
     count, first, name = 0, None, None
     for key, series in {
         **({"total_loss": total} if total is not None else {}),
@@ -208,10 +215,13 @@ def non_finite(
     if first is None and total is not None and len(total) and count:
         first = int(total.iterations[-1])
     if not count and total is None and not losses:
-        return Measurement(None, undecided="no losses are recorded")
+        why = "only a share of the batch was trained, and no NaN ended it"
+        return Measurement(None, undecided="no losses are recorded" if share == 1 else why)
     extras: dict[str, Scalar] = {
         "at": first,
         "series": name,
+        "share": share,
+        "share_lr": None if base_lr is None else base_lr * share,
         "rate_share": _rate_share(lr, base_lr, first),
         "finite_rows": int(np.isfinite(total.values).sum()) if total is not None else None,
     }

@@ -122,3 +122,12 @@ def test_any_numbers_are_measured_or_undecided(values, medians):
         assert found.undecided or (found.value is not None and not math.isnan(found.value))
     bad = int(np.sum(~np.isfinite(np.array(values, dtype=float))))
     assert non_finite(total).value == bad
+
+
+def test_a_share_of_the_batch_is_judged_by_how_it_ended():
+    share = {"processes": 1, "configured_for": 8, "base_lr": 0.02}
+    ended = non_finite(ending=Ending(EndingKind.NON_FINITE, 40), **share)
+    assert ended.value == 1
+    assert ended.extras["share_lr"] == pytest.approx(0.0025)
+    healthy = non_finite(ending=Ending(EndingKind.STOPPED, 299), **share)
+    assert healthy.undecided == "only a share of the batch was trained, and no NaN ended it"
