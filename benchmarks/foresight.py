@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ from d2check import sources
 from d2check.demo.shapes import write_demo
 from d2check.model import EndingKind
 from d2check.probe import wire
+from d2check.rules.judge import judge_rule
+from d2check.rules.load import load_rules
 
 SEEDS = (1, 2, 3)
 CHECK_SEED = 11  # a seed that no full training had
@@ -48,6 +51,7 @@ WORST_FIRST = ("FAIL", "WARN", "PASS")
 PROBE = Path(wire.__file__).parent / "main.py"
 RESULT = Path(__file__).with_name("foresight.jsonl")
 TABLE = Path(__file__).with_name("foresight.md")
+BEGIN, END = "<!-- the table -->", "<!-- its end -->"
 
 
 @dataclass(frozen=True)
@@ -191,13 +195,107 @@ def outcome(folder: Path) -> tuple[bool, str]:
     return share > FAILED_SHARE or named < FAILED_RECOGNITION, f"{did}, recognises {named:.0%}"
 
 
+def check(folder: Path) -> None:
+    """Check each configuration once, as a user does who only names the config."""
+    config = write_demo(folder / "demo")
+    for case in HELD_OUT:
+        if (case.name, "check", CHECK_SEED) in kept():
+            continue
+        before = cpu_s()
+        report = run_check(folder / case.name / "check", config, case)
+        findings = {f["rule"]: f for f in report["runs"][0]["findings"] if f["rule"] in RULES}
+        verdicts = {rule: finding["verdict"] for rule, finding in findings.items()}
+        keep(
+            {"case": case.name, "step": "check", "seed": CHECK_SEED, "verdicts": verdicts}
+            | {"verdict": next((v for v in WORST_FIRST if v in verdicts.values()), "SKIP")}
+            | {"first": answer(folder / case.name / "check")}
+            | {"second": answer(folder / case.name / "check" / "confirm")}
+            | {"cpu_s": round(cpu_s() - before, 1)}
+        )
+
+
+def run_check(output: Path, config: Path, case: Case) -> dict[str, Any]:
+    """The report of `d2check run`."""
+    if output.exists():
+        shutil.rmtree(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    report = output.parent / "check.json"
+    command = [sys.executable, "-m", "d2check", "run", str(config), *case.overrides()]
+    command += ["--setup", str(config.with_name("demo_setup.py")), "--device", "cpu"]
+    command += ["--seed", str(CHECK_SEED), "--output", str(output), "--json", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert report.exists(), done.stderr
+    loaded: dict[str, Any] = json.loads(report.read_text())
+    return loaded
+
+
+def answer(folder: Path) -> str | None:
+    """What a ramp did, in a few words; None without one."""
+    if not folder.exists():
+        return None
+    (read,) = sources.read(folder)
+    rule = next(rule for rule in load_rules() if rule.id == RULES[0])
+    finding = judge_rule(rule, read).finding
+    extras = finding.extras
+    if not extras:
+        return f"no ramp: {read.ending.kind.value} at {read.last_iteration}"
+    if extras["outcome"] == "non-finite":
+        return f"NaN at {extras['lr'] / extras['lr_peak']:.0%} of the peak"
+    did = f"loss up to {finding.value:.2f}, ends at {extras['end_share']:.2f}"
+    if extras["knew"] == "unknown":
+        return did
+    return f"{did}; recognises {extras['recognised']:.2f}" + (
+        f" of {extras['learned']:.2f}" if extras["knew"] == "yes" else ", never learned more"
+    )
+
+
+def score() -> None:
+    """Write the table of what was kept."""
+    rows = kept()
+    lines, right, wrong, scored = [], 0, 0, 0
+    for case in HELD_OUT:
+        truths = [rows[key] for seed in SEEDS if (key := (case.name, "truth", seed)) in rows]
+        checked = rows.get((case.name, "check", CHECK_SEED))
+        if not truths or checked is None:
+            continue
+        failures = sum(row["failed"] for row in truths)
+        verdict = checked["verdict"]
+        good = is_right(verdict, failures, len(truths))
+        bad = (verdict == "PASS" and failures > 0) or (verdict == "FAIL" and failures < len(truths))
+        scored, right, wrong = scored + 1, right + good, wrong + bad
+        what = f"{case.model} | {case.rate:g} | {case.warm_up} | {case.images} | {case.iterations}"
+        did = "; ".join(row["did"] for row in truths)
+        lines.append(
+            f"| {what} | {failures} of {len(truths)}: {did} | {checked['first']} "
+            f"| {checked['second'] or '-'} | {verdict} | {'yes' if good else 'no'} |\n"
+        )
+    counted = f"{right} of {scored} right, {wrong} wrong with confidence.\n"
+    before, _, after = TABLE.read_text().partition(BEGIN)
+    _, _, after = after.partition(END)
+    columns = ["model", "rate", "warm-up", "images", "iterations", "full trainings that failed"]
+    columns += ["first ramp", "second ramp", "verdict", "right"]
+    head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+    TABLE.write_text(f"{before}{BEGIN}\n{counted}\n{head}{''.join(lines)}{END}{after}")
+    print(counted, *lines, sep="")
+
+
+def is_right(verdict: str, failures: int, seeds: int) -> bool:
+    """As the docstring above says."""
+    if failures == 0:
+        return verdict == "PASS"
+    return verdict == "WARN" if failures < seeds else verdict in ("WARN", "FAIL")
+
+
 def main() -> None:
     """Train, check or score."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("step", choices=("truth",))
-    options.add_argument("folder", type=Path)
+    options.add_argument("step", choices=("truth", "check", "score"))
+    options.add_argument("folder", type=Path, nargs="?", default=Path("foresight-runs"))
     chosen = options.parse_args()
-    {"truth": tell_truth}[chosen.step](chosen.folder)
+    if chosen.step == "score":
+        score()
+    else:
+        {"truth": tell_truth, "check": check}[chosen.step](chosen.folder)
 
 
 if __name__ == "__main__":
