@@ -12,6 +12,10 @@ RUNS = Path(__file__).parents[1] / "runs"
 # For each training: rows, (first, last, count) of the rows with losses, malformed lines, planned
 # iterations, ending, its iteration, whether config.yaml belongs to it, kinds of events.
 GOLD = {
+    "broke-then-began-again": [
+        (2, (18, 18, 1), 0, None, "truncated", 19, None, []),
+        (13, (19, 2999, 12), 0, 3000, "finished", 2999, None, ["rows-missing"]),
+    ],
     "config-of-the-last-start": [
         (3, (19, 59, 3), 0, 200000, "truncated", 59, False, []),
         (10, (19, 199, 10), 0, 200, "finished", 199, True, []),
@@ -20,6 +24,9 @@ GOLD = {
         (2, (17, 17, 1), 0, 100, "crashed", 18, True, []),
         (6, (19, 99, 5), 0, 100, "finished", 99, True, ["failed-start"]),
         (6, (19, 99, 5), 0, 100, "finished", 99, True, []),
+    ],
+    "crlf-with-nan": [
+        (9, (19, 14999, 8), 0, 15000, "finished", 14999, None, ["rows-missing"]),
     ],
     "cut-off-early": [
         (13, (19, 239, 12), 0, 270000, "truncated", 239, True, []),
@@ -66,6 +73,9 @@ GOLD = {
     "stopped-off-the-beat": [
         (3, (19, 30, 2), 0, 80000, "truncated", 31, True, []),
     ],
+    "two-rows-and-their-events": [
+        (3, (19, 20, 2), 0, 12700, "truncated", 21, None, []),
+    ],
     "two-runs-appended": [
         (10, (19, 199, 10), 0, 200, "finished", 199, None, []),
         (20, (19, 399, 20), 0, 400, "finished", 399, None, []),
@@ -105,6 +115,12 @@ def test_every_row_of_a_real_output_belongs_to_one_run(name):
     assert sum(run.rows for run in sources.read(path)) == rows
 
 
+def test_the_clock_of_an_event_file_goes_to_the_start_that_wrote_it():
+    broken, after = sources.read(RUNS / "broke-then-began-again")
+    assert "wall_s" in broken.series
+    assert "wall_s" not in after.series
+
+
 @pytest.mark.parametrize("name", GOLD)
 def test_the_file_alone_never_says_other_than_its_folder(name):
     for alone, whole in zip(
@@ -114,4 +130,4 @@ def test_the_file_alone_never_says_other_than_its_folder(name):
         assert "name the output folder" in alone.absent["config"]
         assert alone.planned_iterations in (None, whole.planned_iterations)
         assert alone.ending.kind in (whole.ending.kind, type(alone.ending.kind).UNKNOWN)
-        assert alone.series.keys() == whole.series.keys() - {"planned_lr"}
+        assert alone.series.keys() == whole.series.keys() - {"planned_lr", "wall_s"}
