@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import statistics
 import time
@@ -11,13 +12,18 @@ from typing import Any, Callable, Iterator
 import numpy as np
 import torch
 
-IMAGES = 24
+FEWEST, IMAGES = 8, 24
 LIMIT_S = 2.0
+# Of the median: a standard error this small changes the number of workers that hide the loading
+# only where it stands between two anyway.
+PRECISE = 0.05
+_SURE = 1.96  # standard errors to either side of what is known at 95 %
 
 
 def measure(loader: Any, cost: Callable[[], Any]) -> dict[str, float] | None:
     """Facts of one image's loading, medians over images spread evenly over the data set.
 
+    As many images as make the time precise, 8 to 24, and no more than fit into two seconds.
     `cost()` begins a measurement, its `take()` ends it: (seconds, processor seconds, seconds of
     reading or None). None where the loader has no mapper over a data set of known length. The
     random generators are as before, so the training sees what it would have seen. Raises what the
@@ -27,14 +33,15 @@ def measure(loader: Any, cost: Callable[[], Any]) -> dict[str, float] | None:
     if mapped is None or not len(mapped._dataset):
         return None
     images, load = mapped._dataset, mapped._map_func
-    step = max(1, len(images) // (IMAGES + 1))
-    taken = []
+    taken: list[tuple[float, float, float | None]] = []
     started_s = time.perf_counter()
     with unchanged_randomness():
-        for index in range(0, len(images), step)[: IMAGES + 1]:
+        for index in spread(len(images), IMAGES + 1):
             one = cost()
             load(images[index])
             taken.append(one.take())
+            if is_precise([load_s for load_s, _, _ in taken[1:]]):
+                break
             if time.perf_counter() - started_s > LIMIT_S:
                 break
     taken = taken[1:] or taken  # the first one warms caches and lazy imports
@@ -44,6 +51,27 @@ def measure(loader: Any, cost: Callable[[], Any]) -> dict[str, float] | None:
         "alone_read_s_per_image": [read_s for _, _, read_s in taken if read_s is not None],
     }
     return {name: round(statistics.median(values), 6) for name, values in parts.items() if values}
+
+
+def spread(length: int, most: int) -> list[int]:
+    """Up to `most` indices of a data set, every beginning of which is spread over all of it."""
+    even = range(0, length, max(1, length // most))[:most]
+    bits = max(1, (len(even) - 1).bit_length())
+    return sorted(even, key=lambda i: int(format(even.index(i), "0%db" % bits)[::-1], 2))
+
+
+def is_precise(seconds: list[float]) -> bool:
+    """Whether the median of these times is known well enough, however they are distributed.
+
+    By the ranks between which it lies at 95 %: cached and uncached images may make two heaps.
+    """
+    count = len(seconds)
+    if count < FEWEST:
+        return False
+    ordered = sorted(seconds)
+    low = max(0, int(count / 2 - _SURE * math.sqrt(count) / 2))
+    width_s = ordered[count - 1 - low] - ordered[low]
+    return width_s <= 2 * _SURE * PRECISE * statistics.median(ordered)
 
 
 def find_mapped(loader: Any) -> Any:

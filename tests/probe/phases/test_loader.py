@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -35,8 +37,45 @@ def test_the_median_leaves_the_first_image_out():
     seen = []
     facts = loader.measure(Outer(Outer(Mapped(list(range(1000)), seen.append))), Cost)
     assert facts == {"alone_load_s_per_image": 0.5, "alone_load_cpu_s_per_image": 0.2}
+    assert max(seen) > 800  # spread over the whole data set
+    assert len(seen) == loader.FEWEST + 1  # always the same: nothing more to learn
+
+
+def test_more_images_are_loaded_where_their_times_differ():
+    times = iter([9.0] + [0.1, 0.9] * 50)
+
+    class Uneven:
+        def take(self):
+            return next(times), 0.1, None
+
+    seen = []
+    facts = loader.measure(Mapped(list(range(1000)), seen.append), Uneven)
+    assert facts["alone_load_s_per_image"] == pytest.approx(0.5)
     assert len(seen) == loader.IMAGES + 1
-    assert max(seen) > 900  # spread over the whole data set
+    assert max(seen) > 900
+
+
+@given(st.integers(1, 5000), st.integers(1, 40))
+def test_every_beginning_of_the_chosen_images_is_spread_over_the_data_set(length, most):
+    chosen = loader.spread(length, most)
+    assert len(set(chosen)) == len(chosen) == min(length, most)
+    assert all(0 <= index < length for index in chosen)
+    if len(chosen) >= 8:
+        assert {int(8 * index / length) // 2 for index in chosen[:8]} >= {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "known"),
+    [
+        ([1.0] * 7, False),
+        ([1.0] * 8, True),
+        ([1.0, 1.5] * 4, False),
+        ([1.0, 1.06] * 6, True),
+        ([0.1] * 5 + [0.9] * 4, False),
+    ],
+)
+def test_a_time_is_known_when_its_median_is_sure_to_a_twentieth(seconds, known):
+    assert loader.is_precise(seconds) is known
 
 
 def test_a_tiny_data_set_is_enough():
