@@ -291,6 +291,8 @@ _TABLE: Mapping[str, tuple[tuple[str, _Handler], ...]] = {
     "Evaluation": ((r"Evaluation results for (\S+) in csv format", _data_set),),
     "copypaste:": ((r"copypaste: (.*)", _copypaste),),
 }  # fmt: skip
+# First words of messages that mean something, the reader's own included.
+WORDS = frozenset((*_TABLE, "Exception"))
 _COMPILED = {
     word: tuple((re.compile(pattern), handler) for pattern, handler in rows)
     for word, rows in _TABLE.items()

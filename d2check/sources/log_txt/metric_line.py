@@ -53,7 +53,13 @@ class MetricLine(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
+    """The fields of a row that the fast way reads. keys: as printed, `iter` among them; names:
+    without it, in the same order, `eta_s` for `eta`. iter_at: of keys; eta_at, mem_at: of names,
+    -1 where there is none. has_loss: of some loss.
+    """
+
+    keys: tuple[bytes, ...]
     names: tuple[str, ...]
     iter_at: int
     eta_at: int
@@ -65,14 +71,19 @@ class LineParser:
     """Reads lines of a log whose neighbours have the same fields, hence fast."""
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[bytes, ...], _Layout | None] = {}
-        self._last: _Layout | None = None
+        self._layouts: dict[tuple[bytes, ...], Layout | None] = {}
+        self._last: Layout | None = None
+        self._used: Layout | None = None
         self._last_keys: list[bytes] = []
 
     def parse(self, line: bytes) -> MetricLine | None:
         """The row of a line that contains `iter: `; None when it is about something else."""
         found = self._fast(line)
         return found if found is not None else parse_metric_line(line)
+
+    def layout(self, line: bytes) -> Layout | None:
+        """The fields of a row, if it is one that the fast way reads."""
+        return self._used if self._fast(line) is not None else None
 
     def _fast(self, line: bytes) -> MetricLine | None:
         begin = line.find(MARK)
@@ -86,6 +97,7 @@ class LineParser:
         layout = self._last
         if parts[::2] != self._last_keys:
             parts, layout = self._newly(body, parts)
+        self._used = layout
         if layout is None or len(parts) % 2:
             return None
         texts = parts[1::2]
@@ -93,7 +105,7 @@ class LineParser:
             iteration = int(texts.pop(layout.iter_at))
             eta_s = 0.0
             if layout.eta_at >= 0:
-                eta_s = _eta_s(texts[layout.eta_at])
+                eta_s = eta_seconds(texts[layout.eta_at])
                 texts[layout.eta_at] = b"0"
             if layout.mem_at >= 0:
                 texts[layout.mem_at] = texts[layout.mem_at].removesuffix(b"M")
@@ -106,7 +118,7 @@ class LineParser:
             values[layout.eta_at] = eta_s
         return MetricLine(iteration, layout.names, values, layout.has_loss, _NO_MEANS)
 
-    def _newly(self, body: bytes, parts: list[bytes]) -> tuple[list[bytes], _Layout | None]:
+    def _newly(self, body: bytes, parts: list[bytes]) -> tuple[list[bytes], Layout | None]:
         """The parts of a row with other fields than the last one, and their layout if it has one.
 
         Where a field is missing, and before `lr` since 2023, there are more than two spaces.
@@ -125,7 +137,8 @@ class LineParser:
         return parts, layout
 
 
-def _eta_s(text: bytes) -> float:
+def eta_seconds(text: bytes) -> float:
+    """Seconds of an eta as Detectron2 prints it. Raises ValueError for anything else."""
     days = 0
     if b"d" in text:
         head, _, text = text.partition(b", ")
@@ -188,7 +201,7 @@ def _begin(line: bytes) -> int:
     return eta if eta >= 0 else max(line.rfind(b" ", 0, max(mark, 0)), 0)
 
 
-def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:
+def _layout_of(keys: tuple[bytes, ...]) -> Layout | None:
     if not all(_KEY.fullmatch(key) for key in keys) or keys.count(b"iter") != 1 or len(keys) < 2:
         return None
     at = keys.index(b"iter")
@@ -200,7 +213,7 @@ def _layout_of(keys: tuple[bytes, ...]) -> _Layout | None:
     memory = names.index("max_mem") if "max_mem" in names else -1
     if eta >= 0:
         names[eta] = "eta_s"
-    return _Layout(tuple(names), at, eta, memory, any("loss" in name for name in names))
+    return Layout(keys, tuple(names), at, eta, memory, any("loss" in name for name in names))
 
 
 def _number(name: str, value: bytes, rest: bytes) -> float | None:

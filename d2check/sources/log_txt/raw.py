@@ -15,6 +15,11 @@ _KILLED = re.compile(
     r"Segmentation fault|TIME LIMIT).*)"
     r"|.*\bterminated with signal (?P<torch>SIG\w+).*"
 )
+# One of these is in every line that the patterns below and `tracebacks.is_head` take.
+HINTS = (
+    b"Killed", b"Terminated", b"fault", b"Bus error", b"Aborted", b"error: ", b"with signal",
+    b"Watchdog", b"KeyboardInterrupt", b"^C", b"Traceback",
+)  # fmt: skip
 _SIGNALS = {
     "Killed": "SIGKILL",
     "Terminated": "SIGTERM",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from d2check.sources.log_txt import blocks, messages, raw
+from d2check.sources.log_txt import blocks, chatter, messages, raw
 from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
 from d2check.sources.log_txt.stamps import Clock
 from d2check.sources.log_txt.start import Start
 from d2check.sources.log_txt.stream import Readable, batches
+from d2check.sources.log_txt.table import Table, table_of
 from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, is_head
 from d2check.sources.log_txt.wrapped import WrappedRow
 
@@ -28,6 +31,7 @@ _LABEL = re.compile(
     rb"\d{1,4}: |"
     rb"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)"
 )
+_BLOCK_BYTES = 64 * 1024
 _MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
 
 
@@ -72,6 +76,8 @@ class Reader:
         self._traceback_line = 0
         self._traceback_logged = False
         self._held = WrappedRow()
+        self._near = b""  # the lines that are being read
+        self._quiet: bool | None = None  # whether none of them tells of an end
         self._metric = self._known = self._other = self._malformed = self._blank = 0
 
     # ------------------------------------------------------------------------------- lines
@@ -80,25 +86,64 @@ class Reader:
         """All lines of the stream."""
         for batch in batches(stream):
             self.size_bytes += len(batch)
-            damaged = b"\x00" in batch
-            for line in batch.split(b"\n"):
-                self.lines += 1
-                if damaged and b"\x00" in line:
-                    self._damaged(line)
-                    continue
-                if b"\r" in line:  # a progress bar: only its last state stays on the screen
-                    line = line.rpartition(b"\r")[2] if MARK not in line else line
-                if self._held.text is not None and self._joins(line):
-                    continue
-                if MARK in line:
-                    self._metric_line(line, self.lines)
-                else:
-                    self._text_line(line)
+            spoilt = b"\x00" in batch or b"\r" in batch
+            for block in _blocks(batch):
+                if spoilt or MARK not in block or not self._rows_at_once(block):
+                    self._each(block, spoilt=spoilt)
         self._flush_held()
         self._end_traceback()
         self.counts = LineCounts(
             self._metric, self._known, self._other, self._malformed, self._blank
         )
+
+    def _each(self, block: bytes, *, spoilt: bool = False) -> None:
+        """Line by line. spoilt: some of the lines hold NULs or carriage returns."""
+        self._near, self._quiet = block, None
+        for line in block.split(b"\n"):
+            self.lines += 1
+            if spoilt and b"\x00" in line:
+                self._damaged(line)
+                continue
+            if spoilt and b"\r" in line:  # a progress bar: only its last state stays on the screen
+                line = line.rpartition(b"\r")[2] if MARK not in line else line
+            if self._held.text is not None and self._joins(line):
+                continue
+            if MARK in line:
+                self._metric_line(line, self.lines)
+            else:
+                self._text_line(line)
+
+    def _rows_at_once(self, block: bytes) -> bool:
+        """Read a block of rows as a table, but for its first line. False when it is none."""
+        if self._held.text is not None or self._held.width:
+            return False
+        first, _, rest = block.partition(b"\n")
+        table = table_of(rest, self._parser) if MARK in first else None
+        if table is None or not self._held.is_whole(table.ends_in):
+            return False
+        self._each(first)
+        start = self._current()
+        goes_on = not start.is_over and not start.waiting and self._held.text is None
+        if goes_on and start.last_iteration is not None:
+            if start.last_iteration < table.iterations[0]:
+                self._table(start, table)
+                return True
+        self._each(rest)
+        return True
+
+    def _table(self, start: Start, table: Table) -> None:
+        self._held.learn(table.names)
+        count = len(table.iterations)
+        if table.prefixes:
+            clocks = self._clock.read_all(table.prefixes)
+        else:
+            clocks = array("d", [math.nan]) * count
+        start.add_all(table, clocks)
+        if clocks[-1] == clocks[-1]:
+            start.last_s = clocks[-1]
+        self.lines += count
+        self._metric += count
+        start.last_line = self.lines
 
     def _damaged(self, line: bytes) -> None:
         """A line with NULs, which a machine that lost its power leaves: read, counted as lost."""
@@ -161,7 +206,7 @@ class Reader:
         moment = self._clock.read(line)
         start = self._current(number)
         last = start.last_iteration
-        self._held.learn(row)
+        self._held.learn(row.names)
         if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
             # The writers are flushed once more after the loop: medians of rows already printed.
             start.stale_iteration = row.iteration
@@ -185,6 +230,9 @@ class Reader:
     # --------------------------------------------------------------------------- other lines
 
     def _text_line(self, line: bytes) -> None:
+        if self._is_idle(line):
+            self._other += 1
+            return
         bare = line.strip()
         if not bare or bare == b"```":
             self._blank += 1
@@ -222,23 +270,45 @@ class Reader:
         self._known += known
         self._other += not known
 
+    def _is_idle(self, line: bytes) -> bool:
+        """Whether the line tells nothing; what it ends, and when it was, is noted."""
+        if chatter.is_idle_message(line):
+            self._end_block()
+            self._stamp(line)
+            return True
+        if self._traceback is not None or self._block is not None:
+            return False
+        if not chatter.is_idle_text(line):
+            return False
+        if self._quiet is None:
+            self._quiet = chatter.is_quiet(self._near)
+        if not self._quiet and not chatter.is_quiet(line):
+            return False
+        self._current()
+        return True
+
     def _message(self, text: str, line: bytes, found: re.Match[str]) -> None:
         self._end_block()
-        moment = self._clock.read(line)
         word = text.partition(" ")[0]
         self._maybe_next_start(word, text)
-        start = self._current()
-        start.last_line = self.lines
+        start = self._stamp(line)
         known, self._block = messages.take(start, text, self.lines)
-        if not math.isnan(moment):
-            if start.began_line == self.lines:
-                start.began_s = moment
-            start.last_s = moment
+        if start.began_line == self.lines:
+            start.began_s = start.last_s
         if text.startswith(_LOGGED):
             self._traceback_logged = True
             known = True
         self._known += known
         self._other += not known
+
+    def _stamp(self, line: bytes) -> Start:
+        """Note where and when the current start was last heard of."""
+        start = self._current()
+        start.last_line = self.lines
+        moment = self._clock.read(line)
+        if moment == moment:
+            start.last_s = moment
+        return start
 
     # ------------------------------------------------------------------------------ blocks
 
@@ -297,6 +367,16 @@ class Reader:
         new.facts = {k: v for k, v in start.facts.items() if k not in ("total_s", "hooks_s")}
         new.class_instances = dict(start.class_instances)
         new.config_text = list(start.config_text)
+
+
+def _blocks(batch: bytes) -> Iterator[bytes]:
+    """The lines of a batch, some hundred at a time, each time without the last newline."""
+    begin = 0
+    while begin <= len(batch):
+        end = batch.find(b"\n", begin + _BLOCK_BYTES)
+        end = end if end >= 0 else len(batch)
+        yield batch[begin:end]
+        begin = end + 1
 
 
 def _text(line: bytes) -> str:

@@ -149,9 +149,8 @@ def _series(group: Sequence[Start]) -> dict[str, Series]:
         for rows in start.layouts.values():
             # Views of the gathered numbers: a log of gigabytes has no room for copies.
             at = np.frombuffer(rows.iterations, np.int64)
-            table = np.frombuffer(rows.values, np.float64).reshape(len(at), -1)
-            for column, name in enumerate(rows.names):
-                pieces.setdefault(name, []).append((at, table[:, column]))
+            for column, name in zip(rows.columns, rows.names, strict=True):
+                pieces.setdefault(name, []).append((at, np.frombuffer(column, np.float64)))
             clocks.append((at, np.frombuffer(rows.clocks, np.float64)))
         if start.last_iteration is not None:
             longest = max(longest, start.last_iteration + 1 - (start.start_iteration or 0))
@@ -206,7 +205,8 @@ def _wall(
     known = np.isfinite(moments)
     if not known.any():
         return None
-    iterations, moments = iterations[known], moments[known]
+    if not known.all():
+        iterations, moments = iterations[known], moments[known]
     began = group[0].began_s
     begin = began if math.isfinite(began) and began <= moments[0] else float(moments[0])
     every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from d2check.model import Event, Scalar
 from d2check.sources.log_txt.metric_line import MetricLine
+from d2check.sources.log_txt.table import Table
 from d2check.sources.log_txt.tracebacks import Crash
 
 MAX_EVENTS = 200  # of one kind and start; the rest is counted
@@ -15,14 +16,17 @@ MAX_CONFIG_LINES = 20_000
 _SAME_MOMENT_S = 30.0
 
 
-@dataclass
 class Rows:
-    """Numbers of one layout of fields, in print order. `values` holds width numbers a row."""
+    """Numbers of one layout of fields, in print order: a growing column of each, eight bytes a row.
 
-    names: tuple[str, ...]
-    iterations: array[int] = field(default_factory=lambda: array("q"))
-    clocks: array[float] = field(default_factory=lambda: array("d"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    clocks: seconds, NaN for a row without a stamp. columns: in the order of names.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.iterations = array("q")
+        self.clocks = array("d")
+        self.columns = tuple(array("d") for _ in names)
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,11 @@ class Start:
             pairs = zip(names, values, strict=True)
             values = [own.get(name, value) for name, value in pairs]
             self.mean_names |= own.keys()
-        rows = self.layouts.get(names)
-        if rows is None:
-            rows = self.layouts[names] = Rows(names)
+        rows = self._layout(names)
         rows.iterations.append(row.iteration)
         rows.clocks.append(moment)
-        rows.values.extend(values)
+        for column, value in zip(rows.columns, values, strict=True):
+            column.append(value)
         if row.total is not None:
             self.planned = row.total
         if self.waiting:
@@ -139,3 +142,21 @@ class Start:
         self.rows += row.has_loss
         self.last_iteration = row.iteration
         self.recent = (self.recent[-1:]) + ((row.iteration, moment),)
+
+    def add_all(self, table: Table, clocks: array[float]) -> None:
+        """Keep the rows of a table, all of them later than the last row."""
+        rows = self._layout(table.names)
+        rows.iterations.extend(table.iterations)
+        rows.clocks.extend(clocks)
+        for column, values in zip(rows.columns, table.columns, strict=True):
+            column.extend(values)
+        self.rows += len(table.iterations) if table.has_loss else 0
+        self.last_iteration = table.iterations[-1]
+        last = zip(table.iterations[-2:], clocks[-2:], strict=True)
+        self.recent = (*self.recent, *last)[-2:]
+
+    def _layout(self, names: tuple[str, ...]) -> Rows:
+        rows = self.layouts.get(names)
+        if rows is None:
+            rows = self.layouts[names] = Rows(names)
+        return rows

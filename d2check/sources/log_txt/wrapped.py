@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from d2check.sources.log_txt import messages
 from d2check.sources.log_txt.metric_line import MARK, MetricLine, parse_metric_line
@@ -31,10 +32,16 @@ class WrappedRow:
         self.width = 0
         self.last_field: str | None = None
 
-    def learn(self, row: MetricLine) -> None:
+    def learn(self, names: Sequence[str]) -> None:
         """Note what rows of this log end in."""
         if self.last_field != "max_mem":
-            self.last_field = next((n for n in ("max_mem", "lr") if n in row.names), None)
+            self.last_field = next((n for n in ("max_mem", "lr") if n in names), None)
+
+    def is_whole(self, last: str) -> bool:
+        """Whether no row that ends in this field was broken, as `may_go_on` would say of each."""
+        return not self.width and (
+            last == "max_mem" or (last == "lr" and self.last_field != "max_mem")
+        )
 
     def may_go_on(self, line: bytes) -> bool:
         """Whether a row may have been broken at the end of this line."""
