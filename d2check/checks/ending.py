@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from d2check.checks._words import NO_ENDING, counted
 from d2check.model import Ending, EndingKind, Event, Measurement, Scalar
 
@@ -12,6 +14,18 @@ _UNHAPPY = {
     EndingKind.KILLED,
     EndingKind.HUNG,
 }
+
+_SIZE = r"([\d.]+) ([KMGT]iB|bytes)"
+_MIB = {"bytes": 2.0**-20, "KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10, "TiB": 2.0**20}
+# What PyTorch's CUDACachingAllocator says. Since 2.1 it names the processes on the GPU.
+_PROCESS = re.compile(rf"Process \d+ has {_SIZE} memory in use")
+_THIS_PROCESS = re.compile(rf"this process has {_SIZE} memory in use")
+_ALLOCATED = re.compile(rf"{_SIZE} (?:is allocated by PyTorch|already allocated)")
+_TOTAL = re.compile(rf"{_SIZE} total capac|total capac\w+ of {_SIZE}")
+_FREE = re.compile(rf"{_SIZE} (?:is )?free")
+_RESERVED = re.compile(rf"{_SIZE} reserved in total by PyTorch")
+# Context, kernels and libraries of one process beside PyTorch's own blocks: less than this.
+BESIDE_TORCH_MIB = 2048.0
 
 _OTHER_STARTS = ("restart", "resume", "two-writers", "second-writer", "failed-start")
 
@@ -35,11 +49,16 @@ def out_of_memory(
     events: tuple[Event, ...] = (),
     last_iteration: int | None = None,
     images_per_batch: int | None = None,
+    others_mib: float | None = None,
+    *,
+    matters_mib: float = 1024.0,
 ) -> Measurement:
     """1 if the GPU's memory did not suffice, 0.5 if Detectron2 got round it, else 0.
 
     Detectron2 retries some operations on the CPU after an OOM: slow, and a warning of the next
-    one. extras as ended_badly, and half_batch (images per batch for a try with half as many).
+    one. others_mib: what other processes held of the GPU, MiB, where that was looked at; PyTorch's
+    own words tell it too. extras as ended_badly, half_batch (images per batch for a try with half
+    as many), and others_gib (held by others, None below matters_mib).
     """
     found = _is(ending, {EndingKind.OUT_OF_MEMORY}, last_iteration)
     survived = [e for e in events if e.kind in ("oom", "out-of-memory")]
@@ -47,11 +66,51 @@ def out_of_memory(
     extras["half_batch"] = (
         images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None
     )
+    held = max(others_mib or 0.0, held_by_others(ending.message) or 0.0)
+    extras["others_gib"] = held / 1024 if held >= matters_mib else None
     value, undecided = found.value, found.undecided
     if survived and not value:
         value, undecided = 0.5, None
         extras["at"], extras["message"] = survived[0].iteration, survived[0].message
     return Measurement(value, "yes/no", found.span, extras, undecided)
+
+
+def held_by_others(message: str | None) -> float | None:
+    """MiB that other processes hold of the GPU, at least, by the words of an out-of-memory error.
+
+    None where they tell nothing of it. In a container PyTorch names this process by a number too:
+    it is one that holds what PyTorch has allocated, and the largest such leaves least to others.
+    """
+    text = message or ""
+    total, free = _mib(_TOTAL, text), _mib(_FREE, text)
+    allocated = _mib(_ALLOCATED, text) or 0.0
+    held = [_in_mib(*found) for found in _PROCESS.findall(text)]
+    if total is not None and any(mib > total for mib in held):
+        held = []  # the driver does not know, and PyTorch words that as 16 EiB
+    elif held and not _THIS_PROCESS.search(text):
+        held.remove(max([mib for mib in held if mib >= allocated], default=held[0]))
+        return sum(held)
+    if held or _THIS_PROCESS.search(text):
+        return sum(held)
+    reserved = _mib(_RESERVED, text)
+    if total is None or free is None or reserved is None:
+        return None
+    return max(0.0, total - free - reserved - BESIDE_TORCH_MIB)
+
+
+def _mib(pattern: re.Pattern[str], text: str) -> float | None:
+    found = pattern.search(text)
+    if found is None:
+        return None
+    size, unit = (part for part in found.groups() if part is not None)
+    return _in_mib(size, unit)
+
+
+def _in_mib(size: str, unit: str) -> float:
+    try:
+        return float(size) * _MIB[unit]
+    except ValueError:  # 1.2.3: no number of PyTorch's
+        return 0.0
 
 
 def runs_mixed(

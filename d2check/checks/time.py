@@ -27,6 +27,7 @@ def data_share(
     cpus: int | None = None,
     load_cpu_s_per_image: float | None = None,
     grouping: bool | None = None,
+    gpu_busy: Series | None = None,
     *,
     skip_rows: int = 5,
     tail: float = 0.005,
@@ -43,11 +44,13 @@ def data_share(
 
     load_s_per_image and load_cpu_s_per_image: seconds that loading an image takes, and how many
     of them the processor works; a worker that waits for a disk needs no core. grouping: batches
-    of one aspect ratio (DATALOADER.ASPECT_RATIO_GROUPING).
+    of one aspect ratio (DATALOADER.ASPECT_RATIO_GROUPING). gpu_busy: share of the moments before a
+    look at the GPU in which it computed.
 
     extras: sampling (of data_time; a low share of medians clears nothing), data_s, iteration_s,
     loaded_s (an iteration whose batch is already loaded: the device's own pace), speedup
-    (iteration time / time without waiting), images_per_s, workers_needed (per process),
+    (iteration time / time without waiting), gpu_busy (mean, None for fewer than three looks),
+    images_per_s, workers_needed (per process),
     workers_proposed (the same, as far as the processor's cores carry them), cores_needed (per
     process), cores_suffice ("yes", "no", "unknown").
     """
@@ -67,6 +70,7 @@ def data_share(
         "iteration_s": iteration_s,
         "loaded_s": max(iteration_s - data_s, 0.0),
         "speedup": 1 / max(1 - share, 0.01),
+        "gpu_busy": _mean_of_looks(gpu_busy),
         "images_per_s": images_per_batch / iteration_s if images_per_batch else None,
     }
     extras.update(
@@ -230,6 +234,7 @@ def _hidden_from_medians(
 def slowdown(
     time: Series,
     data_time: Series | None = None,
+    slowed: Series | None = None,
     *,
     skip_rows: int = 5,
     blocks: int = 10,
@@ -237,9 +242,13 @@ def slowdown(
 ) -> Measurement:
     """By what share iterations get slower over the run (Theil-Sen over block medians).
 
+    slowed: 1 where a look at the GPU found its clocks held down by heat or power, else 0.
+
     value: rise over the run / median iteration time. extras: concordance (Mann-Kendall S over
     its maximum, 1 = every block slower than the one before), in_data (rise of the waits for
-    data over the same median), loader ("yes" where most of the rise is waiting for data).
+    data over the same median), loader ("yes" where most of the rise is waiting for data), held_down
+    (share of the looks in the second half that found the clocks held down, less that in the first;
+    0 where there are few).
     """
     values = time.values[skip_rows:]
     if len(values) < min_rows:
@@ -253,10 +262,22 @@ def slowdown(
         "concordance": concordance,
         "in_data": in_data,
         "loader": "unknown" if in_data is None else "yes" if in_data > rise / median / 2 else "no",
+        "held_down": _more_in_second_half(slowed),
         "median_s": median,
     }
     span = (int(time.iterations[skip_rows]), int(time.iterations[-1]))
     return Measurement(rise / median, "share", span, extras)
+
+
+def _mean_of_looks(looks: Series | None) -> float | None:
+    return None if looks is None or len(looks) < 3 else float(looks.values.mean())
+
+
+def _more_in_second_half(looks: Series | None) -> float:
+    if looks is None or len(looks) < 10:
+        return 0.0
+    middle = len(looks) // 2
+    return float(looks.values[middle:].mean() - looks.values[:middle].mean())
 
 
 def _trend(values: Floats, blocks: int) -> tuple[float, float]:

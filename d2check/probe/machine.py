@@ -77,7 +77,9 @@ class Machine:
     def end(self) -> None:
         """A last look, which tells who held the GPU when its memory ran out."""
         if self._gpu is not None:
-            self._look_at_gpu()
+            held = self._look_at_gpu().get("gpu_others_mib")
+            if held is not None:
+                self._tell({"gpu_held_by_others_mib": held})
 
     def _look_at_gpu(self) -> dict[str, float]:
         gpu = self._gpu
@@ -87,7 +89,7 @@ class Machine:
         held, most = told.get("gpu_others_mib"), self._others_mib
         if held is not None and (most is None or held > most + TOLD_MIB):
             self._others_mib = held
-            self._tell({"gpu_others_mib": held})
+            self._tell({"gpu_held_by_others_mib": held})
         return told
 
     def _tell(self, facts: dict[str, Any]) -> None:

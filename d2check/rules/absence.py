@@ -33,6 +33,8 @@ def why_absent(room: str, name: str, run: Run) -> str:
         return _why_no_setting(name, run)
     if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
         return "the training ran on the CPU"
+    if name.startswith("gpu_") and run.facts.get("gpu_unwatched"):
+        return str(run.facts["gpu_unwatched"])
     if room == "facts":
         return f"not known: {FACTS.get(name, name)}"
     if room == "run":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from d2check.checks.ending import (
     ended_as,
     ended_badly,
+    held_by_others,
     missing_share,
     out_of_memory,
     runs_mixed,
@@ -69,3 +72,65 @@ def test_a_resume_at_the_first_rows_counts_only_where_rows_stand_before_them():
     found = runs_mixed(resume, 102, segment=1)
     assert found.value == 1
     assert found.extras["kinds"] == "earlier rows"
+
+
+GIB = 1024.0
+# As they stand in users' reports: PyTorch 2.1, 2.4 with four processes, in a container, 1.12.
+ALONE = (
+    "CUDA out of memory. Tried to allocate 32.00 MiB. GPU 0 has a total capacty of 4.00 GiB of "
+    "which 41.56 MiB is free. Including non-PyTorch memory, this process has 3.44 GiB memory in "
+    "use. Of the allocated memory 2.58 GiB is allocated by PyTorch, and 1.90 MiB is reserved"
+)
+AMONG_OTHERS = (
+    "CUDA out of memory. Tried to allocate 572.00 MiB. GPU 0 has a total capacity of 39.49 GiB of "
+    "which 321.31 MiB is free. Process 3721648 has 414.00 MiB memory in use. Including non-PyTorch "
+    "memory, this process has 27.46 GiB memory in use. Process 1374765 has 10.00 GiB memory in use."
+    " Of the allocated memory 26.04 GiB is allocated by PyTorch, and 321.37 MiB is reserved"
+)
+IN_A_CONTAINER = (
+    "CUDA out of memory. Tried to allocate 496.00 MiB. GPU 0 has a total capacty of 14.75 GiB of "
+    "which 235.06 MiB is free. Process 20398 has 14.52 GiB memory in use. Of the allocated memory "
+    "14.06 GiB is allocated by PyTorch, and 330.42 MiB is reserved by PyTorch but unallocated."
+)
+OLD = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 23.70 GiB total capacity; 1.20 GiB "
+    "already allocated; 2.88 MiB free; 1.25 GiB reserved in total by PyTorch)"
+)
+UNKNOWN = (
+    "CUDA out of memory. GPU 0 has a total capacity of 8.00 GiB of which 0 bytes is free. Process "
+    "812 has 17179869184.00 GiB memory in use. Of the allocated memory 6.79 GiB is allocated by"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "held_mib"),
+    [
+        (ALONE, 0.0),
+        (AMONG_OTHERS, 414 + 10 * GIB),
+        (IN_A_CONTAINER, 0.0),
+        (IN_A_CONTAINER.replace(" Of the", " Process 7 has 2.00 GiB memory in use. Of the"), 2048),
+        (OLD, (23.70 - 1.25 - 2) * GIB - 2.88),
+        (OLD.replace("1.25 GiB reserved", "21.90 GiB reserved"), 0.0),
+        (UNKNOWN, None),
+        ("CUDA error: out of memory", None),
+        (None, None),
+    ],
+)
+def test_what_others_hold_is_read_from_the_words_of_the_error(message, held_mib):
+    assert held_by_others(message) == (None if held_mib is None else pytest.approx(held_mib))
+
+
+@given(st.text("Process 0123456789.has GiBMmemoryinuse(;)totlcapyf", max_size=120))
+def test_any_other_words_are_no_error(text):
+    held = held_by_others(text)
+    assert held is None or held >= 0
+
+
+def test_an_out_of_memory_beside_others_says_what_they_held():
+    told = out_of_memory(Ending(EndingKind.OUT_OF_MEMORY, 0, message=AMONG_OTHERS))
+    assert told.extras["others_gib"] == pytest.approx(10.4, abs=0.01)
+    assert (
+        out_of_memory(Ending(EndingKind.OUT_OF_MEMORY, message=ALONE)).extras["others_gib"] is None
+    )
+    seen = out_of_memory(Ending(EndingKind.OUT_OF_MEMORY, message=ALONE), others_mib=4096.0)
+    assert seen.extras["others_gib"] == 4

@@ -79,14 +79,17 @@ def test_who_holds_the_gpu_is_known_before_the_first_and_after_the_last_iteratio
     """Memory may run out before any iteration is over, and because others have just taken it."""
     looked, gpu = watched
     looked.begin()
-    assert told == [{"t": "facts", "facts": {"gpu_others_mib": 100.0}}]
+    assert told == [{"t": "facts", "facts": {"gpu_held_by_others_mib": 100.0}}]
     assert looked.take() == {}  # less than a second later
     clock.s += 2
     assert looked.take() == {"gpu_busy": 0.9, "gpu_others_mib": 120.0}
     assert len(told) == 1  # hardly more
+    clock.s += 2
+    looked.take()
+    assert told[-1]["facts"] == {"gpu_held_by_others_mib": 5000.0}
     looked.end()
-    assert told[-1]["facts"] == {"gpu_others_mib": 5000.0}
-    assert gpu.asked_with == [3.0, 3.0, 3.0]
+    assert told[-1]["facts"] == {"gpu_held_by_others_mib": 200.0}  # they have left meanwhile
+    assert gpu.asked_with == [3.0, 3.0, 3.0, 3.0]
 
 
 def test_a_machine_without_the_drivers_library_says_so(told):
