@@ -53,6 +53,7 @@ def test_a_loss_that_does_not_move_is_certain_before_the_end(rules, tmp_path):
     certain = follow(rules, records(flat), tmp_path)
     assert certain.rule == "loss/not-decreasing"
     assert certain.iterations < 150
+    assert certain.looks == CERTAIN_AFTER["loss/not-decreasing"]
     assert certain.words() == f"loss/not-decreasing was certain (held for {certain.looks} looks)"
 
 

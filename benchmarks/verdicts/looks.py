@@ -1,17 +1,22 @@
-"""Judging while a run goes on: false failures over all looks, and iterations to a verdict.
+"""Judging while a run goes on: how often a healthy one would be ended, and when a sick one is.
 
-`python benchmarks/verdicts/looks.py` judges raw runs of 500 iterations at every tenth iteration
-from 40 on, as a short run that may end early would be. A failure counts once it has held for
-`--confirm` looks in a row: each look by itself may be wrong, and there are nearly fifty.
+`python benchmarks/verdicts/looks.py` feeds raw runs of 500 iterations, record by record, to what
+`d2check run` looks with (d2check/looks.py), at every iteration at which it may look: each look by
+itself may be wrong, and there are nearly fifty. A failure ends a run once it has held for so many
+looks in a row.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -21,95 +26,131 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import written
-from score import RIGHT, load_generator, wilson
+from score import RIGHT, load_generator
+from side_by_side import wilson
 
-from d2check import sources
-from d2check.model import Run, Verdict
-from d2check.rules.judge import judge
+from d2check import looks, sources
+from d2check.probe import wire
 from d2check.rules.load import load_rules
 
-EVERY, FIRST = 10, 40
+LENGTH = 500
 _STATE: dict[str, Any] = {}
 
 
-def until(run: Run, last: int) -> Run:
-    """The run as it was known after iteration `last`."""
-    seen = {name: series.between(0, last) for name, series in run.series.items()}
-    phases = tuple(replace(p, last_iteration=min(p.last_iteration, last)) for p in run.phases)
-    return replace(run, series=seen, phases=phases)
+@dataclass(frozen=True)
+class Followed:
+    """One run: at which looks each rule failed. onset: iteration at which its fault begins."""
+
+    cls: str
+    level: str
+    expect: frozenset[str]
+    at: tuple[int, ...]  # iterations done at each look
+    failed: tuple[tuple[str, ...], ...]
+    onset: int | None
+    look_s: float  # processor time of one look
 
 
-def first_held(marks: Sequence[bool], confirm: int) -> int | None:
-    """The look at which a mark has held for `confirm` looks in a row."""
-    held = 0
-    for look, mark in enumerate(marks):
-        held = held + 1 if mark else 0
-        if held >= confirm:
-            return look
+def follow(job: tuple[str, str, int]) -> Followed:
+    """Look at one run at every iteration at which a check may look."""
+    cls, level, seed = job
+    made = _STATE["generator"].make(cls, level, "short", seed, **_STATE["length"])
+    at, failed = [], []
+    look_s = 0.0
+    with tempfile.TemporaryDirectory() as place:
+        folder = written.write(made, Path(place) / "run")
+        growing = sources.GrowingRun(folder)
+        due = looks.FIRST
+        for line in (folder / wire.RECORDS).read_text().splitlines():
+            record = wire.decode(line)
+            growing.take(record)
+            if growing.iterations >= due or looks.is_no_number(record):
+                began_s = time.process_time()
+                failed.append(tuple(looks.failing(_STATE["rules"], sources.so_far(growing))))
+                look_s += time.process_time() - began_s
+                at.append(growing.iterations)
+                due = looks.next_look(growing.iterations)
+    onset = made["truth"].get("onset")
+    return Followed(
+        cls,
+        level,
+        frozenset(made["expect"]),
+        tuple(at),
+        tuple(failed),
+        None if onset is None else int(onset),
+        look_s / max(len(at), 1),
+    )
+
+
+def ended(run: Followed, after: Mapping[str, int], every: int = 1) -> tuple[str, int] | None:
+    """The rule that ends a run, and after how many iterations; only each n-th look is taken."""
+    held = looks.Held(after)
+    for at, failed in list(zip(run.at, run.failed, strict=True))[::every]:
+        certain = held.look(failed, at)
+        if certain is not None:
+            return certain.rule, at
     return None
 
 
-def follow(job: tuple[str, str, int]) -> dict[str, Any] | None:
-    """Per loss rule, its verdicts at all looks of one run; None where the run is not long."""
-    cls, level, seed = job
-    made = _STATE["generator"].make(cls, level, "short", seed)
-    if len(made["it"]) < 300:
-        return None
-    with tempfile.TemporaryDirectory() as place:
-        (run,) = sources.read(written.write(made, Path(place) / "run"))
-    verdicts: dict[str, list[str]] = {rule.id: [] for rule in _STATE["rules"]}
-    for last in range(FIRST - 1, int(made["it"][-1]) + 1, EVERY):
-        for finding in judge(_STATE["rules"], until(run, last)):
-            verdicts[finding.rule].append(finding.verdict.value)
-    return {"cls": cls, "level": level, "verdicts": verdicts, "expect": made["expect"],
-            "onset": made["truth"].get("onset")}  # fmt: skip
+def show(runs: Sequence[Followed], cls: str, after: Mapping[str, int], every: int) -> None:
+    """One line for a class: how many of its runs are ended, by which rules, and when."""
+    mine = [r for r in runs if r.cls == cls]
+    ends = [(r, end) for r in mine if (end := ended(r, after, every)) is not None]
+    low, high = wilson(len(ends), len(mine))
+    text = f"  {cls:26s}{len(ends):5d} of {len(mine):5d} = {len(ends) / len(mine):6.2%}"
+    text += f" ({low:.2%} to {high:.2%})"
+    right = [
+        (r, at)
+        for r, (rule, at) in ends
+        if any(rule.startswith(p) for flag in r.expect for p in RIGHT[flag])
+    ]
+    if right:
+        text += f"   right {len(right) / len(mine):4.0%}, " + _when([at for _, at in right])
+        late = [at - r.onset for r, at in right if r.onset is not None]
+        if late:
+            text += f", {int(np.median(late))} after the onset"
+    by = Counter(rule for _, (rule, _) in ends)
+    print(text + "   " + ", ".join(f"{rule} {count}" for rule, count in by.most_common()))
 
 
-def show(runs: Sequence[dict[str, Any]], cls: str, confirm: int) -> None:
-    """One line for a class: failures, the right one, and when."""
-    mine = [r for r in runs if r["cls"] == cls]
-    at, wrong = [], 0
-    for run in mine:
-        right = [prefix for flag in run["expect"] for prefix in RIGHT[flag]]
-        for rule, verdicts in run["verdicts"].items():
-            look = first_held([v == Verdict.FAIL.value for v in verdicts], confirm)
-            if look is None:
-                continue
-            if any(rule.startswith(p) for p in right):
-                at.append(FIRST + EVERY * look)
-            elif not right:
-                wrong += 1
-    low, high = wilson(wrong, len(mine))
-    found = f"right {len(at) / len(mine):4.0%}, median iteration {int(np.median(at))}" if at else ""
-    falsely = f"false failures {wrong / len(mine):.1%} ({low:.1%} to {high:.1%})"
-    print(f"  {cls:22s} {len(mine):4d} runs   {found or falsely}")
+def _when(at: Sequence[int]) -> str:
+    low, middle, high = np.quantile(at, (0.1, 0.5, 0.9)).astype(int)
+    return f"at iteration {middle} ({low} to {high})"
 
 
 def main() -> None:
-    """Follow runs of every loss class and print."""
+    """Follow runs of every class and print."""
     here = Path(__file__).resolve().parent
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--generator", default=str(here / "curves.py"))
     ask.add_argument("--first-seed", type=int, default=720_000)
     ask.add_argument("--runs", type=int, default=40, help="seeds per class and level")
+    ask.add_argument("--classes", default="", help="names, with commas between; all")
     ask.add_argument("--jobs", type=int, default=2)
+    ask.add_argument("--keep", type=Path, help="write what every look saw into this file")
     given = ask.parse_args()
     _STATE["generator"] = load_generator(given.generator)
-    _STATE["rules"] = [rule for rule in load_rules() if rule.id.startswith("loss/")]
-    losses = {"not_decreasing", "divergence", "head_stuck", "nan"}
-    expected = _STATE["generator"].EXPECT
-    classes = [c for c in expected if c.startswith("healthy") or expected[c] & losses]
-    classes = [
-        c for c in classes if "plateau_late" not in c and c not in ("late_plateau", "healthy_decay")
-    ]
+    made_by = inspect.signature(_STATE["generator"].make)
+    _STATE["length"] = {"n": LENGTH} if "n" in made_by.parameters else {}
+    _STATE["rules"] = looks.deciding(load_rules())
+    classes = [c for c in given.classes.split(",") if c] or list(_STATE["generator"].EXPECT)
     seeds = range(given.first_seed, given.first_seed + given.runs)
     jobs = [(c, level, s) for c in classes for level in _STATE["generator"].LEVELS for s in seeds]
     with Pool(given.jobs) as pool:
-        runs = [r for r in pool.map(follow, jobs, chunksize=4) if r is not None]
-    for confirm in (1, 2, 3):
-        print(f"a failure counts after {confirm} look(s) in a row, one every {EVERY} iterations")
+        runs = pool.map(follow, jobs, chunksize=4)
+    if given.keep:
+        given.keep.write_text(
+            "".join(
+                json.dumps([r.cls, r.level, sorted(r.expect), r.at, r.failed, r.onset]) + "\n"
+                for r in runs
+            )
+        )
+    own = looks.CERTAIN_AFTER
+    for after, every in ((own, 1), (own, 4), (dict.fromkeys(own, 1), 1)):
+        held = ", ".join(f"{rule} {count}" for rule, count in after.items())
+        print(f"ends after so many looks: {held}; a look every {every * looks.EVERY} iterations")
         for cls in classes:
-            show(runs, cls, confirm)
+            show(runs, cls, after, every)
+    print(f"processor time of a look: {np.median([r.look_s for r in runs]) * 1e3:.1f} ms")
 
 
 if __name__ == "__main__":
