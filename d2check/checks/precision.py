@@ -6,14 +6,32 @@ from d2check.model import Measurement, Scalar, Series
 
 
 def skipped_steps(
-    skipped: Series, scale: Series | None = None, *, skip_rows: int = 30, min_rows: int = 50
+    skipped: Series | None = None,
+    scale: Series | None = None,
+    optimizer: Series | None = None,
+    amp: bool | None = None,
+    *,
+    skip_rows: int = 30,
+    min_rows: int = 50,
 ) -> Measurement:
     """Share of the iterations whose step was left out because gradients were not finite.
 
     skipped: 0 or 1 per iteration, raw. scale: of the gradient scaler, sampled. The scaler finds
     its scale in the first iterations by skipping: they do not count. extras: skipped (their
     number), last_scale (below 1 means that gradients overflow whatever is tried; None if unknown).
+
+    amp: whether a scaler is there. Without one nothing leaves a step out for its gradients: 0 where
+    every iteration made its step (optimizer: the time it took), else undecided, for then the script
+    gathers the gradients of several iterations, or has a scaler of its own.
     """
+    if amp is False:
+        if skipped is not None and len(skipped):
+            return Measurement(None, undecided="by design the script steps in some iterations only")
+        if optimizer is not None and len(optimizer):
+            span = (int(optimizer.iterations[0]), int(optimizer.iterations[-1]))
+            return Measurement(0.0, "share", span, {"skipped": 0, "last_scale": None})
+    if skipped is None:
+        return Measurement(None, undecided="nothing tells which steps were made")
     values = skipped.values[skip_rows:]
     if len(values) < min_rows:
         return Measurement(

@@ -19,12 +19,13 @@ def lost_weights(
     weights_skipped: int | None = None,
     events: tuple[Event, ...] = (),
     checkpoint: str | None = None,
+    weights: str | None = None,
 ) -> Measurement:
     """Share of the model's weights that the checkpoint has in another shape, and so are skipped.
 
     A few are normal: the layers whose size depends on the number of classes. A log names the lost
     weights (events skipped-weights and missing-weights) and not how many there are; the value is
-    then None.
+    then None. weights: MODEL.WEIGHTS.
 
     extras: skipped, missing, total, skipped_share (the value, 0 where it is None), missing_share
     (not in the checkpoint at all; an ImageNet backbone brings nothing for pyramid and heads; 0
@@ -45,7 +46,10 @@ def lost_weights(
         return Measurement(skipped / weights_total, "share", None, extras)
     lost, absent = _named(events, "skipped-weights"), _named(events, "missing-weights")
     if not (lost or absent or checkpoint):
-        return Measurement(None, undecided="nothing tells which weights were loaded")
+        words = "nothing tells which weights were loaded"
+        if weights == "":
+            words = "the config names no checkpoint to load"
+        return Measurement(None, undecided=words)
     others = [name for name in lost if not _CLASS_SIZED.search(name)]
     backbone = [n for n in absent if n.startswith("backbone.") and ".fpn_" not in n]
     extras = {

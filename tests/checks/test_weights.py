@@ -131,3 +131,7 @@ def test_a_model_of_a_project_is_not_judged_by_settings_it_may_not_use():
     assert from_scratch("", 2, "FrozenBN", meta_architecture="MaskFormer").undecided
     seen = from_scratch("", 2, "FrozenBN", meta_architecture="MaskFormer", state_dicts_loaded=0)
     assert seen.value == 0
+
+
+def test_a_training_from_scratch_has_nothing_to_skip():
+    assert "no checkpoint" in (lost_weights(weights="").undecided or "")
