@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._rows import in_common
 from d2check.checks._words import counted
 from d2check.model import Config, Measurement, Scalar, Series
 
@@ -38,10 +39,7 @@ def lr_mismatch(
     constant_factor (None where there is none), kept ("yes" where rows that begin in mid-training
     are off by one factor throughout: a resume kept the rates of its checkpoint).
     """
-    common, at_lr, at_plan = np.intersect1d(
-        lr.iterations, planned_lr.iterations, assume_unique=True, return_indices=True
-    )
-    recorded, planned = lr.values[at_lr], planned_lr.values[at_plan]
+    common, recorded, planned = in_common(lr, planned_lr)
     known = np.isfinite(recorded) & np.isfinite(planned)
     common, recorded, planned = common[known], recorded[known], planned[known]
     if len(common) < min_rows:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._rows import in_common
 from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
@@ -84,10 +85,7 @@ def _paired(
     data_time: Series, time: Series, skip_rows: int, wall: Series | None = None
 ) -> tuple[Floats, Floats, tuple[int, int] | None]:
     """(waits, iteration times, span) on common iterations. A mean since the start is undone."""
-    common, at_data, at_time = np.intersect1d(
-        data_time.iterations, time.iterations, assume_unique=True, return_indices=True
-    )
-    waits, whole = data_time.values[at_data], time.values[at_time]
+    common, waits, whole = in_common(data_time, time)
     if time.statistic == "mean" and time.window > 2 * max(time.every, 1) and len(common) > 2:
         sums = whole * (common + 1.0)
         whole = np.concatenate((whole[:1], np.diff(sums) / np.diff(common)))
@@ -205,7 +203,7 @@ def _hidden_from_medians(
     eval_period: int,
     down_s: float,
 ) -> Measurement:
-    at = np.intersect1d(time.iterations, wall.iterations, assume_unique=True)[skip_rows:]
+    at = in_common(time, wall)[0][skip_rows:]
     if len(at) < 10:
         return Measurement(None, undecided=f"only {counted(len(at), 'row')} with a clock")
     length = np.diff(at)
