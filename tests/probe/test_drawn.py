@@ -86,3 +86,14 @@ def test_the_share_of_a_mask_inside_a_box():
     assert inside([0, 0, 10, 10], [0, 0, 3, 10]) == pytest.approx(0.5)
     assert inside([0, 0, 10, 10], [50, 0, 60, 10]) == 0
     assert inside([0, 0, 10, 10], [9, 9, 3, 3]) == 0  # inverted
+
+
+@pytest.mark.training
+def test_a_sound_training_tells_its_boxes_its_masks_and_its_classes(healthy):
+    facts = healthy.facts
+    assert facts["boxes_sampled"] == facts["instances"] == facts["boxes_with_masks"]
+    assert facts["boxes_format"] == "XYWH_ABS"
+    assert facts["boxes_misplaced"] == 0
+    assert facts["masks_compared"] > 150
+    assert facts["masks_outside_box"] == 0
+    assert facts["highest_class"] == facts["classes"] - 1
