@@ -44,7 +44,8 @@ def peak_rate_response(
 
     value: highest running median of total_loss / its level at the start; infinite where the ramp
     ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
-    end_share (end / start: near 1 where nothing is learned), fresh ("yes" where the proposals'
+    end_share (end / start: near 1 where nothing is learned), best_share (lowest level ahead of the
+    ramp / start; 1 where that is not known), fresh ("yes" where the proposals'
     loss began near chance, so that a sound training must fall), recognised (share of the foreground
     that the classifier names rightly at the end of the ramp), knew ("yes" where that share had once
     risen by `min_learned`), learned (its highest level then), kept (recognised / learned), lr (rate
@@ -70,6 +71,7 @@ def peak_rate_response(
         "start": start if math.isfinite(start) else None,
         "end": end if finite else None,
         "end_share": end / start if finite else None,
+        "best_share": _best_before(earlier or {}, start, smooth_rows),
         "fresh": _fresh(losses or {}, smooth_rows),
         "lr": _rate_at(lr_used, int(total.iterations[min(highest, len(total) - 1)])),
         "lr_peak": peak,
@@ -85,6 +87,13 @@ def peak_rate_response(
 def _running_median(values: Floats, rows: int) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(values, rows)
     return np.asarray(np.median(windows, axis=1), np.float64)
+
+
+def _best_before(earlier: Mapping[str, Series], start: float, rows: int) -> float:
+    total = earlier.get("total_loss")
+    if total is None or len(total) < rows or not np.isfinite(total.values).all():
+        return 1.0
+    return float(_running_median(total.values, rows).min()) / start
 
 
 def _rate_at(lr_used: Series, iteration: int) -> float:

@@ -129,3 +129,11 @@ def test_the_rate_is_found_where_the_scaler_left_steps_out():
     rate = Series("lr_used", RATE.iterations[kept], climbing[kept])
     measured = peak_rate_response(total, rate, lr_peak=0.2, min_at_peak=5)
     assert measured.extras["lr"] == pytest.approx(climbing[61], abs=0.005)
+
+
+def test_the_best_level_ahead_of_the_ramp_tells_what_there_was_to_lose():
+    at = np.arange(300)
+    earlier = {"total_loss": Series("total_loss", at, np.linspace(2.0, 1.0, 300))}
+    extras = peak_rate_response(series("total_loss", [1.9] * 90), RATE, earlier=earlier).extras
+    assert extras["best_share"] == pytest.approx(1.0 / 1.9, rel=0.01)
+    assert peak_rate_response(series("total_loss", [1.9] * 90), RATE).extras["best_share"] == 1
