@@ -12,6 +12,7 @@ from d2check.checks._curve import (
     Floats,
     LossCurve,
     at_base_rate,
+    block_means,
     for_trends,
     loss_curve,
     noise_of,
@@ -22,6 +23,7 @@ from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
 FALL_SCALE = 30.0
+HALF_HANDICAP = 0.05  # in ln: by so much nearer to chance a half must be to stand for the whole
 
 
 def stuck_head(
@@ -34,17 +36,24 @@ def stuck_head(
     *,
     min_effective: float = 40.0,
     min_rows: int = 20,
+    near_chance: float = 0.2,
 ) -> Measurement:
-    """How far the head that is nearest to chance is away from it, and moves.
+    """How far the head that is nearest to chance is away from it, and moves; or which stands still.
 
     Chance is what a predictor with zero weights pays: ln 2 for masks and proposals,
     ln(classes + 1) for loss_cls, about 1.13 for a focal loss_cls at its prior of 0.01 (0.25 x
     0.99^2 x ln 100 for a positive anchor; the normaliser and the background make that uncertain by
     a fifth). value: |ln(level / chance)| + |fall| of that head, natural logarithms (0.02 = within
-    2 % of chance and still). extras: head, chance, level (its median), fall, distance, se (of the
-    level, relative), others (fall of the other heads), effective, unknown_fall (the least |fall|,
-    natural logarithm, of an R-CNN's loss_cls while the number of classes, and so its chance, is not
-    known; infinite when it is).
+    2 % of chance and still), over the whole run or over its second half, where that is less: a
+    head may learn and fall back. extras: head, chance, level (its median), fall, se (of the level,
+    relative), others (fall of the other heads), effective (iterations that it is about), nearest,
+    nearest_level, nearest_chance, and
+
+    still: how much loss_cls or loss_mask of a fresh R-CNN can have moved at the base rate, at most
+    (natural logarithm; the one that moved least; infinite where there is none), still_others (fall
+    of its other heads). Further from chance than near_chance, head and the rest are about that one,
+    and chance is None. unknown_fall: the least |fall|, natural logarithm, of an R-CNN's loss_cls
+    while the number of classes, and so its chance, is not known; infinite when it is.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -58,13 +67,79 @@ def stuck_head(
             undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
         )
     curve = for_trends(curve)
-    found = [_from_chance(curve, name, *anchor) for name, anchor in anchors.items()]
-    value, extras = min(found, key=lambda f: f[0])
-    extras["effective"] = float(curve.effective[-1])
+    value, extras = _nearest_to_chance(curve, anchors, min_rows, min_effective)
+    extras |= {
+        "nearest": extras["head"],
+        "nearest_level": extras["level"],
+        "nearest_chance": extras["chance"],
+        "still": math.inf,
+        "still_others": 0.0,
+    }
+    stillest = None if trained_level(curve, classes) else _stillest(curve, min_rows)
+    if stillest is not None:
+        still, told = stillest
+        extras |= {"still": still, "still_others": told["others"]}
+        if still < value and value > near_chance:
+            extras |= told
     unknown = [name for name in curve.heads if _is_of_classes(name) and name not in anchors]
     falls = [abs(_fall(curve, curve.heads[name])) for name in unknown]
     extras["unknown_fall"] = min(falls, default=math.inf)
     return Measurement(value, "share", curve.span, extras)
+
+
+def _nearest_to_chance(
+    curve: LossCurve,
+    anchors: Mapping[str, tuple[float, float]],
+    min_rows: int,
+    min_effective: float,
+) -> tuple[float, dict[str, Scalar]]:
+    """The head nearest to chance, over the whole curve or its second half."""
+    found = [_from_chance(curve, name, *anchor) for name, anchor in anchors.items()]
+    value, extras = min(found, key=lambda f: f[0])
+    extras["effective"] = float(curve.effective[-1])
+    middle = len(curve) // 2
+    effective = float(curve.effective[-1] - curve.effective[middle])
+    later = curve.rows(slice(middle, None))
+    # A chance known to a fifth only may be passed on the way down.
+    certain = {name: anchor for name, anchor in anchors.items() if not anchor[1]}
+    if not certain or len(later) < min_rows or effective < min_effective:
+        return value, extras
+    found = [_from_chance(later, name, *anchor) for name, anchor in certain.items()]
+    half, of_half = min(found, key=lambda f: f[0])
+    if half < value - HALF_HANDICAP:
+        return half, {**of_half, "effective": effective}
+    return value, extras
+
+
+def _stillest(curve: LossCurve, min_rows: int) -> tuple[float, dict[str, Scalar]] | None:
+    """Of loss_cls and loss_mask the one that moved least at the base rate: (at most, extras).
+
+    The larger of its fall (two standard errors up) and of the range of its eighths, so that a
+    head that fell and came back does not count as still.
+    """
+    curve = at_base_rate(curve)
+    names = [n for n in ("loss_cls", "loss_mask") if n in curve.heads]
+    if "loss_rpn_cls" not in curve.heads or len(curve) < min_rows or not names:
+        return None
+    found = []
+    for name in names:
+        values = curve.heads[name]
+        x = np.log1p(curve.effective / FALL_SCALE)
+        slope, se = slope_of(x, values, noise_of(values))
+        reach = float(x[-1] - x[0])
+        eighths = block_means(values, max(1, len(values) // 8))
+        most = max(abs(slope * reach) + 2 * se * reach, float(np.ptp(eighths)))
+        others = _fall(curve, np.mean([v for k, v in curve.heads.items() if k != name], axis=0))
+        told: dict[str, Scalar] = {
+            "head": name,
+            "chance": None,
+            "level": math.exp(float(np.median(values))),
+            "fall": -math.expm1(slope * reach),
+            "others": -math.expm1(-others),
+            "effective": float(curve.effective[-1]),
+        }
+        found.append((most, told))
+    return min(found, key=lambda f: f[0])
 
 
 def _is_of_classes(name: str) -> bool:
@@ -107,7 +182,6 @@ def _from_chance(
         "chance": chance,
         "level": math.exp(level),
         "fall": -math.expm1(-fall),
-        "distance": distance,
         "se": noise.mean_se(len(values)),
         "others": -math.expm1(-elsewhere),
     }

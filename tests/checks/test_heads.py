@@ -33,7 +33,38 @@ def test_heads_that_learn_are_far_from_chance():
 def test_classes_that_are_not_known_give_no_chance_level():
     total, heads = mask_rcnn(300, 0.1, loss_cls=np.full(300, math.log(4)))
     found = stuck_head(heads, total)
-    assert found.extras["head"] != "loss_cls"
+    assert found.extras["nearest"] != "loss_cls"
+
+
+def test_a_head_that_falls_back_to_chance_is_stuck():
+    learned = np.concatenate((power_law(0.69, 120), np.full(280, math.log(2))))
+    total, heads = mask_rcnn(400, 0.1, loss_mask=learned)
+    found = stuck_head(heads, total, classes=3)
+    assert found.extras["head"] == "loss_mask"
+    assert found.extras["effective"] == pytest.approx(200, abs=1)
+    assert found.value is not None
+    assert found.value < 0.08
+
+
+@pytest.mark.parametrize(("head", "level"), [("loss_mask", 0.5), ("loss_cls", 0.9)])
+def test_a_head_that_stands_still_away_from_chance_is_named(head, level):
+    total, heads = mask_rcnn(300, 0.1, **{head: np.full(300, level)})
+    found = stuck_head(heads, total, classes=3)
+    assert found.extras["head"] == head
+    assert found.extras["chance"] is None
+    assert found.extras["still"] < 0.12
+    assert found.extras["still_others"] > 0.3
+
+
+def test_heads_that_learn_do_not_stand_still():
+    for seed in range(20):
+        total, heads = mask_rcnn(200, 0.3, seed)
+        assert stuck_head(heads, total, classes=3).extras["still"] > 0.2
+
+
+def test_a_trained_head_may_stand_still():
+    total, heads = mask_rcnn(300, 0.1, loss_mask=np.full(300, 0.2))
+    assert stuck_head(heads, total, classes=3).extras["still"] == math.inf
 
 
 def test_the_mask_loss_of_another_family_has_no_chance_level():
