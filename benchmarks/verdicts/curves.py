@@ -95,20 +95,20 @@ def _make(rng: np.random.Generator, cls: str, level: str, mode: str) -> dict[str
     long = mode == "long"
     rows = int(rng.choice([100, 160, 300, 600, 1200] if long else [100, 140, 200, 300, 500]))
     n = rows * 20 if long else rows
-    draft = _schedule(rng, cls, level, n, long)
+    draft = schedule(rng, cls, level, n, long)
     if not long and cls not in _FREE_OF_WARMUP and draft.lr.sum() < 40 * draft.cfg["base_lr"]:
         return None  # five effective iterations prove nothing either way
-    _losses(draft, cls)
-    if not _label_holds(draft, cls):
+    losses(draft, cls)
+    if not label_holds(draft, cls):
         return None
     _fault(draft, cls, long)
     values = _noisy(draft)
     values["lr"] = draft.lr
-    values["time"], values["data_time"] = _times(draft, cls)
-    memory, allocated = _memory(draft, cls, long)
-    values["max_mem"] = np.maximum.accumulate(memory)
+    values["time"], values["data_time"] = times(draft, cls)
+    peaks, allocated = memory(draft, cls, long)
+    values["max_mem"] = np.maximum.accumulate(peaks)
     if not long:
-        values["mem_peak"], values["mem_alloc"] = memory, allocated
+        values["mem_peak"], values["mem_alloc"] = peaks, allocated
     return _rows(draft, cls, level, mode, values)
 
 
@@ -129,7 +129,7 @@ def planned(cfg: dict[str, Any], i: Floats) -> Floats:
     return np.asarray(cfg["base_lr"] * decay)
 
 
-def _schedule(rng: np.random.Generator, cls: str, level: str, n: int, long: bool) -> Draft:
+def schedule(rng: np.random.Generator, cls: str, level: str, n: int, long: bool) -> Draft:
     batch = int(rng.choice([1, 2, 4, 8, 16], p=[0.1, 0.3, 0.25, 0.15, 0.2]))
     arch = str(rng.choice(["mask", "faster", "retina"], p=[0.45, 0.4, 0.15]))
     if cls == "roi_stalled":
@@ -188,7 +188,7 @@ def _bend_schedule(draft: Draft, cls: str, i: Floats, long: bool) -> None:
             draft.lr[k:] *= rng.choice([0.1, 0.3, 3.0, 10.0])
 
 
-def _losses(draft: Draft, cls: str) -> None:
+def losses(draft: Draft, cls: str) -> None:
     rng, cfg, u = draft.rng, draft.cfg, draft.rng.uniform
     names = {
         "mask": list(HEAD_SD),
@@ -250,7 +250,7 @@ def _dip(draft: Draft, s: Floats) -> None:
             draft.heads[name] = draft.heads[name] * (1 - how * depth)
 
 
-def _label_holds(draft: Draft, cls: str) -> bool:
+def label_holds(draft: Draft, cls: str) -> bool:
     total = np.sum(list(draft.heads.values()), axis=0)
     edge = max(5, draft.n // 15)
     fell = math.log(total[:edge].mean() / total[-edge:].mean())
@@ -357,7 +357,7 @@ def _noisy(draft: Draft) -> dict[str, Floats]:
     return values
 
 
-def _times(draft: Draft, cls: str) -> tuple[Floats, Floats]:
+def times(draft: Draft, cls: str) -> tuple[Floats, Floats]:
     rng, n, u = draft.rng, draft.n, draft.rng.uniform
     grade = LEVELS.index(draft.level)
     base = math.exp(u(math.log(0.08), math.log(0.9)))
@@ -380,7 +380,7 @@ def _times(draft: Draft, cls: str) -> tuple[Floats, Floats]:
     return time, wait
 
 
-def _memory(draft: Draft, cls: str, long: bool) -> tuple[Floats, Floats]:
+def memory(draft: Draft, cls: str, long: bool) -> tuple[Floats, Floats]:
     """(peak MiB inside each iteration, MiB held after it)."""
     rng, n, u = draft.rng, draft.n, draft.rng.uniform
     base, per_area = u(1200, 3500), u(800, 4000)

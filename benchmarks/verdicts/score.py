@@ -88,6 +88,7 @@ class Outcome:
     detail: str
     judge_s: float
     said: Said
+    world: str = ""
 
 
 def load_generator(path: str) -> ModuleType:
@@ -134,7 +135,8 @@ def score_one(job: Job) -> Outcome:
         said[ENSEMBLE] = frozenset(ensemble_flags(_ensemble_of(job.mode), *curve_of(run)))
     if job.plain:
         write_plain(run, Path(job.plain))
-    return _outcome(job, frozenset(run["expect"]), findings, judge_s, said)
+    outcome = _outcome(job, frozenset(run["expect"]), findings, judge_s, said)
+    return replace(outcome, world=str(run["truth"].get("world", "")))
 
 
 def _ensemble_of(mode: str) -> list[Chosen]:
@@ -235,7 +237,7 @@ def show(mode: str, outcomes: Sequence[Outcome], levels: Sequence[str], verbose:
 def _show_wrong(outcomes: Sequence[Outcome], healthy: bool) -> None:
     for o in outcomes:
         if (healthy and o.detail) or (not healthy and not o.right):
-            print(f"        {o.job.level} seed {o.job.seed}: {o.detail or '(nothing)'}")
+            print(f"        {o.job.level} seed {o.job.seed} {o.world}: {o.detail or '(nothing)'}")
 
 
 def _by_level(outcomes: Sequence[Outcome], levels: Sequence[str]) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 _MEMORY = {"mem_peak": "peak_reserved_mib", "mem_alloc": "allocated_mib"}
-_ARCHITECTURE = {"retina": "RetinaNet"}
+_ARCHITECTURE = {
+    "retina": "RetinaNet", "fcos": "FCOS", "deep": "MaskFormer", "diffusion": "DiffusionInst",
+}  # fmt: skip
 
 
 def write(run: dict[str, Any], folder: Path) -> Path:
