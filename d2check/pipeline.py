@@ -1,4 +1,4 @@
-"""From a plan or from paths to a report: `run` and `audit`, each read as a recipe."""
+"""From a plan or from paths to a report: `run`, `audit`, `watch`, each read as a recipe."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from d2check.harness.plan import Plan
+    from d2check.watch import Look, Pace
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
@@ -152,6 +153,44 @@ def _not_followed(links: Sequence[Path]) -> tuple[str, ...]:
     more = ", ..." if len(links) > _LINKS_NAMED else ""
     text = f"{which} out of the named folders not followed: {first}{more}. Name one to have it read"
     return (text,)
+
+
+def watch(
+    path: Path,
+    rules: Sequence[Rule],
+    terms: Terms = Terms(),
+    pace: Pace | None = None,
+    *,
+    on_look: Callable[[Look], None] = lambda look: None,
+) -> Report:
+    """Judge a training again and again while it writes its files, until it ends.
+
+    Ctrl-C ends the watching, and the last look is reported. on_look: told of every look. Raises
+    InputError for a path that holds nothing to judge.
+    """
+    from d2check.watch import Pace, follow
+
+    started = time.monotonic()
+    judged: list[RunReport] = []
+    interrupted = False
+    notes = terms.notes
+    try:
+        for look in follow(path, rules, pace or Pace()):
+            judged = [look.judged]
+            on_look(look)
+            if look.over and look.news:
+                notes += (look.news,)
+            if terms.stop_at_first and any(c.finding.gates(terms.strict) for c in look.changes):
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    return _report(
+        judged,
+        (),
+        replace(terms, notes=notes),
+        seconds=time.monotonic() - started,
+        interrupted=interrupted,
+    )
 
 
 def exit_code(

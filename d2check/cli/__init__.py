@@ -20,7 +20,7 @@ import click
 from d2check import __version__
 from d2check.errors import D2CheckError, InputError
 
-_COMMANDS = ("run", "audit", "explain", "demo", "rules")
+_COMMANDS = ("run", "audit", "watch", "explain", "demo", "rules")
 _LABEL = 10
 
 _EXAMPLES = """\b

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Ending, EndingKind, Run, Unreadable
-from d2check.sources import _links, folder, run_folder
+from d2check.sources import _links, _writers, folder, run_folder
 from d2check.sources import discover as _discover
-from d2check.sources._writers import is_written
 from d2check.sources.folder.configs import with_config
 from d2check.sources.run_folder import GrowingRun
 
-__all__ = ["GrowingRun", "discover", "read", "read_text", "so_far"]
+__all__ = ["GrowingRun", "discover", "is_written", "read", "read_text", "so_far"]
 
 
 def read(path: Path) -> tuple[Run, ...]:
@@ -37,13 +36,21 @@ def _read(path: Path) -> tuple[Run, ...]:
             str(path), "no such file or folder", "something to audit", "Check the path"
         )
     if not path.is_dir():
-        return _still_running(folder.read_file(path), [path])
+        return _still_running(folder.read_file(path), path)
     if run_folder.is_run_folder(path):
         _refuse_links(path)
         runs = tuple(_own_config(run) for run in run_folder.read_run_folder(path))
-        return _still_running(runs, [path / name for name in run_folder.FIRST_FILES])
-    grown = [path / name for name in (*folder.METRICS, *folder.LOGS)]
-    return _still_running(folder.read_folder(path), grown)
+        return _still_running(runs, path)
+    return _still_running(folder.read_folder(path), path)
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process of this machine is seen to hold the files of an output open to write."""
+    if not path.is_dir():
+        return _writers.is_written([path])
+    own = run_folder.is_run_folder(path)
+    names = run_folder.FIRST_FILES if own else (*folder.METRICS, *folder.LOGS)
+    return _writers.is_written(path / name for name in names)
 
 
 def so_far(growing: GrowingRun) -> Run:
@@ -85,10 +92,10 @@ def _refuse_links(path: Path) -> None:
             raise _links.not_followed(one, "a run folder as `d2check run` left it")
 
 
-def _still_running(runs: tuple[Run, ...], grown: Sequence[Path]) -> tuple[Run, ...]:
+def _still_running(runs: tuple[Run, ...], path: Path) -> tuple[Run, ...]:
     """The last training of an output is no truncated one while its files are being written."""
     open_ends = (EndingKind.TRUNCATED, EndingKind.UNKNOWN)
-    if not runs or runs[-1].ending.kind not in open_ends or not is_written(grown):
+    if not runs or runs[-1].ending.kind not in open_ends or not is_written(path):
         return runs
     running = Ending(EndingKind.RUNNING, message="a process still writes its files")
     return (*runs[:-1], replace(runs[-1], ending=running))

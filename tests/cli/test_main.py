@@ -29,7 +29,7 @@ def test_the_version_is_told():
     assert CliRunner().invoke(main, ["--version"]).output == f"d2check {__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["run", "audit", "demo", "rules"])
+@pytest.mark.parametrize("name", ["run", "audit", "watch", "demo", "rules"])
 def test_every_command_has_help_with_an_example(name):
     shown = CliRunner().invoke(main, [name, "--help"])
     assert shown.exit_code == 0
