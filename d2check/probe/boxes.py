@@ -111,7 +111,7 @@ def samples(dicts: list[dict[str, Any]]) -> Iterator[Sample]:
         size = numbers_of((record.get("width"), record.get("height")), 2)
         if size is None or min(size) <= 0:
             continue
-        for annotation in record.get("annotations", ()):
+        for annotation in record.get("annotations") or ():
             mode, box = annotation.get("bbox_mode"), numbers_of(annotation.get("bbox"), 4)
             if annotation.get("iscrowd", 0) or mode not in FORMATS or box is None:
                 continue
