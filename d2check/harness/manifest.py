@@ -92,11 +92,13 @@ def redact_output(folder: Path, redact: Redactor) -> list[str]:
     """Mask the secrets in what the training itself has written of its config. Returns failures.
 
     Detectron2's default_setup copies the whole config into its output folder and its log, which
-    are in the run folder now.
+    are in the run folder now. So is what a script would have written over files of its user's.
     """
     failures = []
-    for path in sorted((folder / "child-output").glob("*")):
-        if not (path.name == wire.CONFIG or path.name.startswith("log.txt")) or path.is_symlink():
+    output = folder / "child-output"
+    for path in sorted([*output.glob("*"), *output.glob("kept-apart/*")]):
+        told = path.name.endswith(wire.CONFIG) or path.name.startswith("log.txt")
+        if not told or path.is_symlink():
             continue
         masked = path.with_name(path.name + ".masked")
         try:

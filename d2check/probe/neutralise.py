@@ -7,6 +7,8 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
+from . import kept
+
 if TYPE_CHECKING:
     from .imports import AfterImport
     from .session import Session
@@ -62,6 +64,7 @@ def watch(after_import: AfterImport, session: Session) -> None:
         ("detectron2.utils.events", _writers),
         ("detectron2.utils.logger", _logger),
         ("torch.utils.tensorboard.writer", _summaries),
+        ("torch.serialization", kept.install),
     ):
         after_import.add(module, functools.partial(patch, session=session))
 

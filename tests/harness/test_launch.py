@@ -485,16 +485,16 @@ def test_secrets_that_the_training_itself_writes_down_are_masked(plan_for):
     """default_setup copies the config into the output folder and the log."""
     plan = plan_for("""
         inside = os.path.join(FOLDER, "child-output")
-        os.mkdir(inside)
-        for name in ("config.yaml", "log.txt", "log.txt.rank1"):
+        os.makedirs(os.path.join(inside, "kept-apart"))
+        for name in ("config.yaml", "log.txt", "log.txt.rank1", "kept-apart/config.yaml"):
             with open(os.path.join(inside, name), "w") as file:
                 file.write("TRACKER:\\n  API_KEY: written-secret-1\\nSOLVER:\\n  BASE_LR: 0.1\\n")
         begin()
         record("end", kind="stopped", i=0, reason="iterations")
     """)
     launch(plan, limits=QUICK)
-    for name in ("config.yaml", "log.txt", "log.txt.rank1"):
+    for name in ("config.yaml", "log.txt", "log.txt.rank1", "kept-apart/config.yaml"):
         text = (plan.folder / "child-output" / name).read_text()
         assert "written-secret-1" not in text
         assert "BASE_LR: 0.1" in text
-    assert len(list((plan.folder / "child-output").iterdir())) == 3
+    assert len(list((plan.folder / "child-output").iterdir())) == 4

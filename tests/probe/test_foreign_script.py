@@ -92,3 +92,56 @@ def test_a_helper_process_of_the_script_writes_no_records(train):
     ran = train.script("import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'pass'])\n")
     assert ran.status == 0
     assert ran.records == ()
+
+
+OWN_FILES = (
+    PREPARE
+    + """
+import os, shutil
+import torch
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+own = os.path.join(output, "..", "own")
+shutil.rmtree(own)
+os.makedirs(own, exist_ok=True)
+with open(os.path.join(own, "config.yaml"), "w") as file:
+    file.write(cfg.dump())
+
+class Keep(HookBase):
+    def after_step(self):
+        for name in ("best.pth", "iteration_%d.pt" % self.trainer.iter):
+            torch.save(self.trainer.model.state_dict(), os.path.join(own, name))
+        with open(os.path.join(own, "log.csv"), "a") as file:
+            print(self.trainer.iter, file=file)
+        os.remove(os.path.join(own, "best_old.pth"))
+        torch.load(os.path.join(own, "best.pth"))
+
+model = build_model(cfg)
+trainer = SimpleTrainer(model, build_detection_train_loader(cfg), build_optimizer(cfg, model))
+trainer.register_hooks([Keep()])
+trainer.train(0, 300)
+"""
+)
+
+
+def test_files_that_a_script_writes_by_itself_do_not_touch_an_earlier_training(train):
+    own = train.cwd / "own"
+    own.mkdir()
+    for name in ("best.pth", "best_old.pth", "config.yaml", "log.csv"):
+        (own / name).write_text("weeks of work\n")
+    arguments = [str(train.demo / "config.yaml"), str(train.demo), str(train.cwd / "unused")]
+    ran = train.script(OWN_FILES, *arguments, iterations=2)
+    assert ran.end["kind"] == "stopped", ran.stderr
+    assert {path.name: path.read_text() for path in own.iterdir()} == dict.fromkeys(
+        ("best.pth", "best_old.pth", "config.yaml", "log.csv"), "weeks of work\n"
+    )
+    apart = ran.folder / "child-output" / "kept-apart"
+    assert {path.name for path in apart.iterdir()} == {
+        "best.pth", "iteration_0.pt", "iteration_1.pt", "config.yaml", "log.csv",
+    }  # fmt: skip
+    assert (apart / "log.csv").read_text() == "weeks of work\n0\n1\n"
+    told = [note["message"] for note in ran.of("note") if note["kind"] == "neutralised"]
+    for name in ("best.pth is not overwritten", "best_old.pth is not removed", "own is not rem"):
+        assert any(name in message for message in told), told
