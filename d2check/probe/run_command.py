@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from .stopping import LeaveScript
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+_THIS_MACHINE = ("tcp://127.0.0.1:", "tcp://localhost:")
 
 
 def install() -> None:
@@ -30,6 +34,7 @@ def install() -> None:
         ("detectron2.engine.train_loop", _watch_trainer),
         ("detectron2.modeling.meta_arch.build", _watch_model),
         ("torch.multiprocessing.spawn", _watch_spawn),
+        ("detectron2.engine.launch", _watch_launch),
     ):
         after_import.add(module, functools.partial(patch, session=session))
     _watch_exceptions(session)
@@ -89,6 +94,29 @@ def _watch_spawn(module: Any, session: Session) -> None:
         return all_left
 
     module.ProcessContext.join = join_and_leave
+
+
+def _watch_launch(module: Any, session: Session) -> None:
+    """Have the ranks of one machine meet at a port that nobody uses.
+
+    Detectron2's own parser names a port by the user's number: a check beside a training of the same
+    user would knock at that one's door.
+    """
+    launch = module.launch
+    signature = inspect.signature(launch)
+
+    @functools.wraps(launch)
+    def launch_apart(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        url = given.arguments.get("dist_url")
+        here = given.arguments.get("num_machines") == 1
+        if here and isinstance(url, str) and url.startswith(_THIS_MACHINE):
+            given.arguments["dist_url"] = "auto"
+            sys.stderr.write("d2check: the ranks meet at a free port, not at %s\n" % url)
+        return launch(*given.args, **given.kwargs)
+
+    module.launch = launch_apart
 
 
 def see_config(cfg: Any, session: Session) -> None:
