@@ -96,14 +96,13 @@ def read_stream(
             raise InputError(str(path), found, EXPECTED, "Name the output folder that it is of")
         rows = with_clocks((), events.segments)
         return fused(pair(rows, ()), str(path), None, no_config=no_config)
-    if files.begins_with_a_row(start) or not files.looks_like_log(start):
+    if files.begins_with_a_row(start) or not files.may_be_log(start):
         segments = read_metrics_stream(stream, path).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)
-    from d2check.sources.log_txt import read_log_stream
+    from d2check.sources.log_txt import nothing_in, read_log_stream
 
     log = read_log_stream(stream, path.name)
-    if not log.segments:
-        raise InputError(
-            str(path), "no training in it", EXPECTED, "Name a log of a training, or its folder"
-        )
-    return fused(pair((), log.segments), str(path), None, no_config=no_config)
+    told = log.segments or ((log.setup,) if log.setup else ())
+    if not told:
+        raise nothing_in(log, str(path), start)
+    return fused(pair((), told), str(path), None, no_config=no_config)

@@ -121,6 +121,14 @@ def looks_like_log(start: bytes) -> bool:
     return log_txt.looks_like_log(start)
 
 
+def may_be_log(start: bytes) -> bool:
+    """Whether text that was named or pasted is no rows: a log, or what users quote of one."""
+    bare = _without_blanks(start)
+    if not bare or bare.startswith(b"{") or b"\x00" in start or _ITERATION.search(start):
+        return looks_like_log(start)
+    return True
+
+
 def looks_like_rows(start: bytes) -> bool:
     """Whether a file that begins so holds rows."""
     start = _without_blanks(start)

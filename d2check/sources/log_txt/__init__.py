@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.sources.log_txt.metric_line import MetricLine, parse_metric_line
 from d2check.sources.log_txt.reader import LineCounts, Malformed, Reader
-from d2check.sources.log_txt.segments import LogSegment, segments_of
+from d2check.sources.log_txt.segments import LogSegment, segments_of, setup_of
 from d2check.sources.log_txt.stream import Readable, plain
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Malformed",
     "MetricLine",
     "looks_like_log",
+    "nothing_in",
     "parse_metric_line",
     "plain",
     "read_log",
@@ -27,15 +29,28 @@ __all__ = [
 ]
 
 _EXPECTED = "a log.txt of Detectron2, its console output, or lines copied from it"
+_LOSSES = re.compile(rb"\btotal_loss: +[\d.]")
+# Programs whose lines look alike and mean other things.
+_OTHERS = {
+    "MMDetection or a sibling": re.compile(
+        rb" - mm\w+ - [A-Z]+ - |\bEpoch(?:\(train\))? ?\[\d+\]\["
+    ),
+    "torchvision's reference scripts": re.compile(rb"\bEpoch: \[\d+\] +\[ *\d+/\d+\]"),
+    "Detectron, the first": re.compile(rb"\bjson_stats: \{"),
+}
 _SNIFF_BYTES = 256 * 1024
 _SIGNS = (b"iter: ", b"d2.engine", b"detectron2", b"fvcore", b"Rank of current process")
 
 
 @dataclass(frozen=True, eq=False)
 class LogFile:
-    """All trainings of one log, in file order. malformed: the first hundred such lines."""
+    """All trainings of one log, in file order. malformed: the first hundred such lines.
+
+    setup: where there is none, what the lines tell of one all the same: its data, its weights.
+    """
 
     segments: tuple[LogSegment, ...]
+    setup: LogSegment | None
     counts: LineCounts
     malformed: tuple[Malformed, ...]
     size_bytes: int
@@ -70,14 +85,28 @@ def read_log_stream(stream: Readable, name: str) -> LogFile:
     """The trainings in a stream of bytes. Never raises for what the bytes hold."""
     reader = Reader(name)
     reader.read(stream)
-    return LogFile(
-        segments_of(reader.starts), reader.counts, tuple(reader.malformed), reader.size_bytes
-    )
+    segments = segments_of(reader.starts)
+    setup = None if segments else setup_of(reader.starts)
+    return LogFile(segments, setup, reader.counts, tuple(reader.malformed), reader.size_bytes)
 
 
 def read_log_bytes(data: bytes, name: str = "pasted text") -> LogFile:
     """The same for text at hand: a paste, one line."""
     return read_log_stream(io.BytesIO(data), name)
+
+
+def nothing_in(log: LogFile, name: str, start: bytes) -> InputError:
+    """Why text has no training in it. start: its first bytes."""
+    lines = f"{log.counts.total:,} line{'s' if log.counts.total > 1 else ''}"
+    found = f"no training in its {lines}"
+    do = "Name an output folder, a metrics.json or a log, or paste lines of the training's console"
+    for program, sign in _OTHERS.items():
+        if sign.search(start[:_SNIFF_BYTES]):
+            found, do = f"lines of {program}, which Detectron2 does not print", "Name other lines"
+    if _LOSSES.search(start[:_SNIFF_BYTES]):
+        found = f"losses, but no iteration in its {lines}"
+        do = "Paste whole lines, `iter: ` included; d2check explain reads these"
+    return InputError(name, found, _EXPECTED, do)
 
 
 def looks_like_log(start: bytes) -> bool:

@@ -14,6 +14,7 @@ _HEAD = re.compile(
 )
 # A quote, a label, another logger's stamp or a level may begin so.
 _MAYBE_HEADED = b">[(0123456789WECD \t\v\f`"
+_STAMP = re.compile(rb"\[\d\d/\d\d \d\d:\d\d:\d\d")
 _WORDS = frozenset(word.encode() for word in messages.WORDS)
 
 
@@ -28,7 +29,9 @@ def is_idle_text(line: bytes) -> bool:
     tracebacks and blocks.
     """
     # An empty line as well begins so.
-    return line[:1] not in _MAYBE_HEADED and line.partition(b" ")[0] not in _WORDS
+    if line[:1] in _MAYBE_HEADED or line.partition(b" ")[0] in _WORDS:
+        return False
+    return b"[" not in line or _STAMP.search(line) is None
 
 
 def is_quiet(lines: bytes) -> bool:

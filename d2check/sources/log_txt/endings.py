@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from d2check.model import Ending, EndingKind
 from d2check.sources.log_txt.start import Start
 from d2check.sources.log_txt.tracebacks import SIGNAL, Crash
 
+# FloatingPointError of train_loop: "Loss became infinite or NaN at iteration=27!"
+_NAMED_ITERATION = re.compile(r"infinite or NaN at iteration=(\d{1,15})\b")
 # IterationTimer leaves out its first iterations (engine/hooks.py, warmup_iter).
 _NOT_TIMED = 3
 _LAST_ROWS = 25  # a row is printed every 20 iterations and after the last one
@@ -18,12 +21,13 @@ _LAST_ROWS = 25  # a row is printed every 20 iterations and after the last one
 class LastSeen:
     """What is known of the end of one start.
 
-    loop_iteration: where the loop stood when its whole time was told; the planned length if it
-    finished. eta_s, iteration_s: of the last row.
+    from_start: its first messages are there. loop_iteration: where the loop stood when its whole
+    time was told; the planned length if it finished. eta_s, iteration_s: of the last row.
     """
 
     name: str
     last_line: int
+    from_start: bool
     began: bool
     last_iteration: int | None
     loop_iteration: int | None
@@ -76,7 +80,7 @@ class LastSeen:
                 message=self.crash.message,
                 traceback=self.crash.frames,
                 read_from=self._at(self.crash.line),
-                stage="train" if self.began else "setup",
+                stage=self._stage(),
             )
         if self.killed is not None:
             name, text, line = self.killed
@@ -102,11 +106,20 @@ class LastSeen:
         return Ending(EndingKind.TRUNCATED, where, message=text, read_from=self._at(line))
 
     def _iteration(self) -> int | None:
+        named = _NAMED_ITERATION.search(self.crash.message or "") if self.crash else None
+        if named:
+            return int(named[1])
         if self.stale_iteration is not None:
             return self.stale_iteration
         if self.loop_iteration is not None:
             return self.loop_iteration
         return self.last_iteration
+
+    def _stage(self) -> str | None:
+        """Where it crashed; None for lines that begin somewhere in the middle."""
+        if self.began or self.stale_iteration is not None or self._iteration() is not None:
+            return "train"
+        return "setup" if self.from_start else None
 
     def _at(self, line: int) -> str:
         return f"{self.name}:{line}"
@@ -120,6 +133,7 @@ def last_seen(start: Start, eta_s: float, iteration_s: float) -> LastSeen:
     return LastSeen(
         name=start.name,
         last_line=start.last_line or start.line,
+        from_start=bool(start.headings or start.ranks),
         began=start.began_line is not None or start.last_iteration is not None,
         last_iteration=start.last_iteration,
         loop_iteration=loop,

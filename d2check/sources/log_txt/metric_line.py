@@ -23,6 +23,9 @@ _PAIR = re.compile(
 _WHOLE = re.compile(rb"\d+")
 _DURATION = re.compile(rb"(?:(\d+) days?,? *)?(\d+):(\d\d):(\d\d)")
 _WIDE_GAP = re.compile(rb" {3,}")
+# A terminal breaks a row at its width, and copying it leaves the next line's indent in the break.
+_TORN_NAME = re.compile(rb"(  [A-Za-z_]\w*) {8,}(\w*: )")
+_TORN_NUMBER = re.compile(rb"(: [\d.]+) {8,}([\d.]+(?:e[-+]\d+)?)(?=  |$)")
 _KEY = re.compile(rb"[A-Za-z_\[][^\s:,;|`\"']*")
 # maskrcnn_benchmark's words for what Detectron2 prints.
 _SAME = {"loss": "total_loss", "data": "data_time", "max mem": "max_mem"}
@@ -165,6 +168,8 @@ def parse_metric_line(line: bytes) -> MetricLine | None:
     numbers: dict[str, float] = {}
     means: dict[str, float] = {}
     unread: list[str] = []
+    if b"        " in line:
+        line = _TORN_NUMBER.sub(rb"\1\2", _TORN_NAME.sub(rb"\1\2", line))
     for found in _PAIR.finditer(line, _begin(line)):
         key = found["key"].decode("utf-8", "replace")
         value, rest, mean = found["value"], found["rest"] or b"", found["mean"]

@@ -15,10 +15,12 @@ _KILLED = re.compile(
     r"Segmentation fault|TIME LIMIT).*)"
     r"|.*\bterminated with signal (?P<torch>SIG\w+).*"
 )
-# One of these is in every line that the patterns below and `tracebacks.is_head` take.
+# One of these is in every line that the patterns below, tracebacks and bare errors begin with.
 HINTS = (
     b"Killed", b"Terminated", b"fault", b"Bus error", b"Aborted", b"error: ", b"with signal",
     b"Watchdog", b"KeyboardInterrupt", b"^C", b"Traceback",
+    b'File "', b"Error", b"Exception", b"out of memory", b"infinite or NaN", b"device-side assert",
+    b"loss_dict",
 )  # fmt: skip
 _SIGNALS = {
     "Killed": "SIGKILL",

@@ -8,13 +8,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from d2check.sources.log_txt import blocks, chatter, messages, raw
+from d2check.sources.log_txt import bare_errors, blocks, chatter, messages, raw
 from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
 from d2check.sources.log_txt.stamps import Clock
 from d2check.sources.log_txt.start import Start
 from d2check.sources.log_txt.stream import Readable, batches
 from d2check.sources.log_txt.table import Table, table_of
-from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, is_head
+from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, cut_crash, is_frame, is_head
 from d2check.sources.log_txt.wrapped import WrappedRow
 
 _MAX_LISTED = 100
@@ -31,6 +31,7 @@ _LABEL = re.compile(
     rb"\d{1,4}: |"
     rb"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)"
 )
+_STAMP = re.compile(r"\[\d\d/\d\d \d\d:\d\d:\d\d[ \]]")
 _BLOCK_BYTES = 64 * 1024
 _MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
 
@@ -239,13 +240,16 @@ class Reader:
             if self._traceback is not None:
                 self._traceback.append("")
             return
-        if bare[:1] == b">":
-            line = _QUOTE.sub(b"", line)
+        if bare[:1] in b">*`":
+            line = _unmarked(line)
         label = _LABEL.match(line)
         if label:
             line = line[label.end() :]
         text = _text(line)
         found = messages.PREFIX.match(text)
+        if found is None and self._traceback is None:
+            # Behind a progress bar that was not ended by a newline, or quoted in prose.
+            text, found = _from_stamp(text)
         if found:
             self._message(text[found.end() :].strip(), line, found)
             return
@@ -254,7 +258,7 @@ class Reader:
                 self._traceback.append(text)
             self._known += 1
             return
-        if is_head(text):
+        if is_head(text) or is_frame(text):
             self._open_traceback(text)
             self._known += 1
             return
@@ -266,6 +270,7 @@ class Reader:
         start = self._current()
         known, block = messages.take(start, text.strip(), self.lines)
         known = known or raw.tells_of_an_end(start, text, self.lines, in_traceback=False)
+        known = known or self._bare_error(start, text)
         self._block = block
         self._known += known
         self._other += not known
@@ -310,6 +315,16 @@ class Reader:
             start.last_s = moment
         return start
 
+    def _bare_error(self, start: Start, text: str) -> bool:
+        last = start.crashes[-1] if start.crashes else None
+        if last is not None and last.line == self.lines - 1 and bare_errors.goes_on(text):
+            start.crashes[-1] = replace(last, message=f"{last.message}\n{text.strip()}")
+            return True
+        crash = bare_errors.error_of(text, self.lines)
+        if crash is not None:
+            start.crashes.append(crash)
+        return crash is not None
+
     # ------------------------------------------------------------------------------ blocks
 
     def _open_traceback(self, text: str) -> None:
@@ -325,8 +340,10 @@ class Reader:
         lines, self._traceback = self._traceback, None
         if lines is None:
             return
-        crash = crash_of(lines, self._traceback_line, logged=self._traceback_logged)
-        self._traceback_logged = False
+        logged, self._traceback_logged = self._traceback_logged, False
+        crash = crash_of(lines, self._traceback_line, logged=logged)
+        if crash is None and logged:
+            crash = cut_crash(lines, self._traceback_line)
         if crash is not None:
             self._current().crashes.append(crash)
 
@@ -377,6 +394,24 @@ def _blocks(batch: bytes) -> Iterator[bytes]:
         end = end if end >= 0 else len(batch)
         yield batch[begin:end]
         begin = end + 1
+
+
+def _unmarked(line: bytes) -> bytes:
+    """The line without the quote, the bold or the code marks that an issue begins it with."""
+    line = _QUOTE.sub(b"", line)
+    if line.lstrip()[:2] == b"**":
+        return line.replace(b"**", b"")
+    return line.lstrip(b"`") if line[:1] == b"`" else line
+
+
+def _from_stamp(text: str) -> tuple[str, re.Match[str] | None]:
+    """The text from a logger's stamp inside it on, if there is one, and the match of its prefix."""
+    stamp = _STAMP.search(text, 1)
+    if stamp is None:
+        return text, None
+    message = text[stamp.start() :].rstrip("\"'` *")
+    found = messages.PREFIX.match(message)
+    return (message, found) if found else (text, None)
 
 
 def _text(line: bytes) -> str:

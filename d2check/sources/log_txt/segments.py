@@ -21,9 +21,9 @@ from d2check.sources.log_txt.tracebacks import KILLED_WORKER
 WINDOW = 20  # CommonMetricPrinter: median(20) and avg(20) since v0.1
 _RAW = frozenset({"lr", "eta_s", "max_mem", "last_time", "last_data_time"})
 
-_SIZE = r"([\d.]+) ([KMGT]i?B|bytes)"
+_SIZE = r"([\d.]+) ?([KMGT]i?B|bytes)"
 _TRIED = re.compile(r"[Tt]ried to allocate " + _SIZE)
-_CAPACITY = re.compile(_SIZE + r" total capacity|total capacity of " + _SIZE)
+_CAPACITY = re.compile(_SIZE + r" total ?capacity|total capacity of " + _SIZE)
 _RESERVED = re.compile(_SIZE + r" reserved in total")
 _ALLOCATED = re.compile(_SIZE + r" already allocated|" + _SIZE + r" is allocated by PyTorch")
 _FREE = re.compile(_SIZE + r" free|of which " + _SIZE + r" is free")
@@ -90,6 +90,20 @@ def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
             event = Event("failed-start", text, read_from=f"{mine[0].name}:{mine[0].line}")
             found[number] = replace(segment, events=(*segment.events, event))
     return tuple(found)
+
+
+def setup_of(starts: Sequence[Start]) -> LogSegment | None:
+    """What is told of a training that the lines do not show: its data, its weights, its config.
+
+    None when they tell nothing of the kind. Of several starts the last one.
+    """
+    for start in reversed(starts):
+        told = start.facts.keys() - {"world_size", "seed", "command", "gpus_asked"}
+        if not start.evaluation_only and (
+            told or start.events or start.config_text or start.skipped or start.missing
+        ):
+            return _segment([start])
+    return None
 
 
 def _continues(start: Start, before: Start) -> bool:

@@ -12,9 +12,16 @@ HEADS = ("Traceback (most recent call last):", "Original Traceback (most recent 
 MAX_LINES = 400
 _MAX_FRAMES = 8
 _MESSAGE_LINES = 24  # the summary of torchrun
-_MESSAGE_CHARS = 2000
+MESSAGE_CHARS = 2000
 
 _FRAME = re.compile(r'^\s*File "(.+?)", line (\d+)(?:, in (.+))?$')
+# IPython's: the error's name in front of the head, each frame's place above its source, an arrow.
+_CELL_HEAD = re.compile(r"^\s*(?P<name>[A-Za-z_][\w.]*) +Traceback \(most recent call last\)$")
+_CELL_FRAME = re.compile(
+    r"^(?:(?:File )?(?P<path>[\w./~<>-]+\.py\w*|<[^>]+>|(?:Cell )?In ?\[\d+\])(?::\d+)?,? "
+    r"(?:in (?P<function>[^(\s]+)|line \d+))"
+)
+_ARROW = re.compile(r"^-+> (?P<line>\d+) (?P<source>.*)$")
 _LAST = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?::(?: (.*))?)?$")
 # Words of torch's loader and of torch.multiprocessing around the error that matters.
 _CARRIED = re.compile(r"^Caught (\w+) in |^\s*$|^--+ *Process \d+ terminated")
@@ -74,8 +81,14 @@ def crash_kind(error: str, message: str) -> EndingKind:
 
 
 def is_head(text: str) -> bool:
-    """Whether a line begins a traceback, also inside a message of torch."""
-    return text.strip() in HEADS
+    """Whether a line begins a traceback, also inside a message of torch, or a notebook's."""
+    return text.strip() in HEADS or _CELL_HEAD.match(text) is not None
+
+
+def is_frame(text: str) -> bool:
+    """Whether a line is a frame of a traceback, as the first line of a paste may be."""
+    found = _FRAME.match(text)
+    return found is not None and found[3] is not None
 
 
 def crash_of(lines: Sequence[str], number: int, *, logged: bool) -> Crash | None:
@@ -84,6 +97,9 @@ def crash_of(lines: Sequence[str], number: int, *, logged: bool) -> Crash | None
     lines: from the head on, at most MAX_LINES, with what follows the exception's name as far as
     it may belong to its message. number: line number of the head.
     """
+    cell = next((head for head in map(_CELL_HEAD.match, lines) if head), None)
+    if cell is not None:
+        return _cell_crash(lines, number, cell["name"], logged=logged)
     found: tuple[str, str | None, tuple[str, ...]] | None = None
     frames: list[tuple[str, str]] = []
     at = 0
@@ -115,6 +131,35 @@ def crash_of(lines: Sequence[str], number: int, *, logged: bool) -> Crash | None
     return Crash(number, error, message_text, own, logged)
 
 
+def cut_crash(lines: Sequence[str], number: int) -> Crash:
+    """What is known where the loop logged an exception whose name is not there any more."""
+    places = [
+        (found[1], f"{found[1]}:{found[2]} in {found[3] or '<module>'}")
+        for found in map(_FRAME.match, lines)
+        if found
+    ]
+    text = "the log stops before the name of the error"
+    return Crash(number, "Exception", text, _own(places) if places else (), logged=True)
+
+
+def _cell_crash(lines: Sequence[str], number: int, name: str, *, logged: bool) -> Crash | None:
+    """The exception of a notebook's traceback, which ends in a line with the name of its head."""
+    frames: list[tuple[str, str]] = []
+    path, function = "<cell>", "<module>"
+    ends = [at for at, text in enumerate(lines) if text.startswith(f"{name}:")]
+    if not ends:
+        return None
+    for text in lines[: ends[-1]]:
+        frame, arrow = _CELL_FRAME.match(text), _ARROW.match(text)
+        if frame:
+            path, function = frame["path"], frame["function"] or "<module>"
+        elif arrow:
+            place = f"{path}:{arrow['line']} in {function}"
+            frames.append((path, f"{place}: {arrow['source'].strip()}"))
+    message, _ = _message(lines, ends[-1], lines[ends[-1]][len(name) + 1 :].strip())
+    return Crash(number, name, message or None, _own(frames) if frames else (), logged)
+
+
 def _message(lines: Sequence[str], at: int, first: str) -> tuple[str, int]:
     """The message that begins at a line, and the index of the first line behind it."""
     parts = [first]
@@ -125,7 +170,7 @@ def _message(lines: Sequence[str], at: int, first: str) -> tuple[str, int]:
             break
         parts.append(text.rstrip())
         at += 1
-    return "\n".join(parts).strip()[:_MESSAGE_CHARS], at
+    return "\n".join(parts).strip()[:MESSAGE_CHARS], at
 
 
 def _own(frames: Sequence[tuple[str, str]]) -> tuple[str, ...]:
