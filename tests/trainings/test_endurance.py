@@ -111,8 +111,9 @@ def test_a_killed_process_leaves_no_other_and_a_folder_that_audits(project, vict
         assert "total_loss" in done.stdout
 
 
-def test_two_checks_at_once_do_not_meet(project):
-    both = [start(project, "--iterations", "8", output=name) for name in ("one", "two")]
+@pytest.mark.parametrize("more", [[], ["--num-gpus", "2"]], ids=["one rank", "two ranks"])
+def test_two_checks_at_once_do_not_meet(project, more):
+    both = [start(project, "--iterations", "8", *more, output=name) for name in ("one", "two")]
     for name, check in zip(("one", "two"), both, strict=True):
         out, err = check.communicate(timeout=LIMIT_S)
         assert check.returncode == 0, out + err
