@@ -32,17 +32,18 @@ class FirstObjects:
             return
         self._batches += 1
         for sample in batch:
-            fields = getattr(isinstance(sample, dict) and sample.get("instances"), "_fields", {})
+            instances = sample.get("instances") if isinstance(sample, dict) else None
+            fields: dict[str, Any] = getattr(instances, "_fields", {})
             boxes, masks = fields.get("gt_boxes"), fields.get("gt_masks")
             if type(boxes).__name__ == "Boxes" and hasattr(masks, "get_bounding_boxes"):
                 self._compare(boxes, masks)
-            classes = fields.get("gt_classes")
+            classes: Any = fields.get("gt_classes")
             if hasattr(classes, "max") and len(classes):
                 self._highest_class = max(self._highest_class, int(classes.max()))
 
     def facts(self) -> dict[str, int]:
         """Facts `masks_*` and `highest_class`; none where there was nothing to see."""
-        told = {}
+        told: dict[str, int] = {}
         if self._compared:
             told.update(masks_compared=self._compared, masks_outside_box=self._outside)
         if self._highest_class >= 0:
