@@ -228,6 +228,7 @@ FACTS: Mapping[str, str] = {
     "groups_not_finite": "modules or parameters that hold NaN or infinity at the end",
     "first_loss": "median total loss of the first five iterations",
     "ramp_confirmed": "whether a slower ramp with another seed has failed as the first one did",
+    "end_unexplained": "whether rows stop early or without a known goal, and no log tells why",
     "amp": "automatic mixed precision is on",
     "parameters": "number of trainable parameters",
     "weights": "the checkpoint that was loaded at the start",

@@ -17,11 +17,15 @@ from d2check.checks._curve import (
     noise_of,
     slope_of,
 )
-from d2check.checks._rcnn import background_dip, trained_level
+from d2check.checks._rcnn import background_dip, start_unseen, trained_level
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
+_NAN_UNSEEN = (
+    "rows never hold the NaN that ends a training, these end early or with an unknown goal, and no "
+    "log tells why"
+)
 
 
 def loss_fall(
@@ -43,7 +47,8 @@ def loss_fall(
     first and last (levels of the total), total_fell_to (last, None where the total rose).
 
     Undecided where a fall cannot be expected yet, or no longer: fewer than min_effective
-    effective iterations, or a start at a trained level, unless the fall is plain (z > 5).
+    effective iterations, a start at a trained level, or rows that begin late, unless the fall is
+    plain (z > 5).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -94,7 +99,7 @@ def _why_no_fall_is_expected(
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
     if background_dip(curve):
         return "the ROI heads are coming back from calling everything background"
-    return None
+    return start_unseen(curve, classes)
 
 
 def late_fall(
@@ -185,11 +190,14 @@ def non_finite(
     base_lr: float | None = None,
     processes: int | None = None,
     configured_for: int | None = None,
+    end_unexplained: bool | None = None,
 ) -> Measurement:
     """How many loss values are NaN or infinite, a run ended by such a value counted as one.
 
     processes of the configured_for that the rate is made for: where fewer trained, on their share
-    of the batch, only a NaN that ended them tells something.
+    of the batch, only a NaN that ended them tells something. end_unexplained: the rows end early
+    or nobody knows where they should, and no log tells why. Then finite losses prove nothing:
+    Detectron2 raises before it stores a loss that is not (engine/train_loop.py, write_metrics).
 
     value: count. extras: at (first iteration), series (name of the first), rate_share (rate
     there / peak rate: near zero means data or weights, a large share means the rate),
@@ -217,6 +225,9 @@ def non_finite(
     if not count and total is None and not losses:
         why = "only a share of the batch was trained, and no NaN ended it"
         return Measurement(None, undecided="no losses are recorded" if share == 1 else why)
+    runs_on = ending is not None and ending.kind is EndingKind.RUNNING
+    if not count and end_unexplained and not runs_on:
+        return Measurement(None, undecided=_NAN_UNSEEN)
     extras: dict[str, Scalar] = {
         "at": first,
         "series": name,

@@ -23,6 +23,8 @@ _MEANS = {"time": "time_mean", "data_time": "data_time_mean"}
 _NOT_TAKEN = {"eta_s"}  # metrics.json has it in full digits
 _ROW_SPAN = 20  # a row stands for the iterations before it
 _SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
+# Of these ends rows cannot tell the cause: no NaN is ever among them, it is raised instead.
+_UNEXPLAINED = (*_SAYS_NOTHING, EndingKind.CRASHED)
 _CRASHES = (
     EndingKind.CRASHED,
     EndingKind.OUT_OF_MEMORY,
@@ -69,7 +71,10 @@ def fused(
             is_last=number == len(told) - 1,
             starts=starts,
         )
-        runs.append(replace(run, ending=_ending(one, run, pairs)))
+        ending, told_by_rows = _ending(one, run, pairs)
+        if told_by_rows and ending.kind in _UNEXPLAINED:
+            run = replace(run, facts={**run.facts, "end_unexplained": True})
+        runs.append(replace(run, ending=ending))
     if runs and other_ranks:
         runs[-1] = _with_ranks(runs[-1], other_ranks)
     return tuple(runs)
@@ -239,11 +244,11 @@ def _planned_since(run: Run, begin: int) -> Run:
 # ------------------------------------------------------------------------------------ endings
 
 
-def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> Ending:
-    """The log's word where it says how; else what the rows tell."""
+def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> tuple[Ending, bool]:
+    """The log's word where it says how; else what the rows tell, and True."""
     planned = run.planned_iterations
     if one.metrics is None:
-        return one.links[0].log.ending(planned)
+        return one.links[0].log.ending(planned), False
     by_rows = one.metrics.ending(planned)
     for link in reversed(one.links):
         if _goes_on_elsewhere(one, link.log, pairs):
@@ -252,11 +257,11 @@ def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> Ending:
         if link.shift and by_log.iteration is not None:
             by_log = replace(by_log, iteration=by_log.iteration - link.shift)
         if by_log.kind not in _SAYS_NOTHING:
-            return by_log
+            return by_log, False
         if by_rows.kind in _SAYS_NOTHING and by_log.kind is not EndingKind.UNKNOWN:
             if (by_log.iteration or 0) >= (one.metrics.last_training or 0):
-                return by_log
-    return by_rows
+                return by_log, False
+    return by_rows, True
 
 
 def _goes_on_elsewhere(one: Pair, log: LogSegment, pairs: Sequence[Pair]) -> bool:
