@@ -32,7 +32,7 @@ class BatchFacts:
         """Look at a batch and take the probe's own key out of it. Anything else is left alone."""
         if not isinstance(batch, (list, tuple)):
             return
-        images = objects = height = width = 0
+        images = objects = most = height = width = 0
         for sample in batch:
             if not isinstance(sample, dict):
                 return
@@ -52,12 +52,15 @@ class BatchFacts:
             if instances is not None:
                 # The `len` of an Instances asks a tensor in Python, which takes ten times as long.
                 classes = getattr(instances, "_fields", _NO_FIELDS).get("gt_classes")
-                objects += len(instances) if classes is None else classes.shape[0]
+                count = len(instances) if classes is None else classes.shape[0]
+                objects += count
+                if count > most:
+                    most = count
         if images:
             self._batches.append(batch)
             if self.keep_latest:
                 self.latest = batch
-            self._count(images, objects, int(height), int(width))
+            self._count(images, objects, most, int(height), int(width))
 
     def take(self) -> dict[str, Any]:
         """The `batch` of an iteration's record, empty when none was seen. Starts afresh."""
@@ -69,7 +72,7 @@ class BatchFacts:
         self._batches = []
         return numbers
 
-    def _count(self, images: int, instances: int, height: int, width: int) -> None:
+    def _count(self, images: int, instances: int, most: int, height: int, width: int) -> None:
         divisor = self._divisor
         # Detectron2 pads every image of a batch to its largest height and its largest width.
         padded = (-(-height // divisor) * divisor) * (-(-width // divisor) * divisor)
@@ -77,12 +80,14 @@ class BatchFacts:
         if seen:
             images += seen["images"]
             instances += seen["instances"]
+            most = max(most, seen["most_instances"])
             height = max(height, seen["max_height"])
             width = max(width, seen["max_width"])
             padded = max(padded, seen["padded_pixels"])
         self._numbers = {
             "images": images,
             "instances": instances,
+            "most_instances": most,
             "max_height": height,
             "max_width": width,
             "padded_pixels": padded,

@@ -45,6 +45,7 @@ def watch_data_sets(module: Any, session: Session) -> None:
                 "instances": count_instances(dicts) if isinstance(dicts, list) else None,
                 "boxes": sample_boxes(dicts) if isinstance(dicts, list) else [],
                 "shapes": image_shapes(dicts) if isinstance(dicts, list) else None,
+                "files": [one.get("file_name") for one in dicts] if isinstance(dicts, list) else [],
                 "facts": box_formats.facts(dicts) if isinstance(dicts, list) else {},
             }
         )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from typing import TYPE_CHECKING, Any, Callable
 
+import numpy as np
 import torch
 
-from . import datasets
+from . import datasets, facts, image_sizes
 from .phases import worst_batch
-from .phases.loader import find_mapped
 
 if TYPE_CHECKING:
     from .session import Session
+
+# Side of the smaller trials against the largest: far enough apart to tell memory by area from
+# memory that is always there.
+SMALLER_SIDE = 0.7
 
 
 class NotPossible(Exception):
@@ -24,53 +29,129 @@ def measure(
     trainer: Any,
     inner: Any,
     template: list[dict[str, Any]] | None,
-    make_meter: Callable[[Any], Any] = worst_batch.CudaMeter,
-    *,
-    on_cpu: bool = False,
+    meter: Any,
 ) -> dict[str, Any]:
-    """Facts of the worst batch, see `worst_batch.measure`. Raises NotPossible.
+    """Facts of the worst batch; the trials are recorded one by one. Raises NotPossible.
 
-    template: a batch of this training. make_meter: of a device; `on_cpu` for a meter that has no
-    need of a GPU.
+    `worst_batch_mib` (peak of reserved memory), or `worst_batch_oom` where it is too large, with
+    `worst_batch_height`, `_width` (pixels of each image) and `_objects` (per image), and what
+    `meter` (as memory.CudaMeter) tells of the GPU. template: a batch of this training.
     """
     model = getattr(inner.model, "module", inner.model)
-    device = next(model.parameters()).device
-    if device.type != "cuda" and not on_cpu:
-        raise NotPossible("the training runs on the CPU")
-    if any("SyncBatchNorm" in type(module).__name__ for module in model.modules()):
-        raise NotPossible("SyncBN makes the GPUs wait for each other, and one may run out alone")
-    cfg = getattr(trainer, "cfg", None)
     loader = getattr(inner, "data_loader", None)
-    shapes = (datasets.training_set(session, loader, cfg) or {}).get("shapes")
+    cfg = getattr(trainer, "cfg", None)
+    entry = datasets.training_set(session, loader, cfg) or {}
+    shapes = entry.get("shapes")
     if not shapes:
         raise NotPossible("the sizes of the data set's images are not known")
+    divisor = facts.size_divisibility(model)
+    capacity = meter.capacity()
+    session.recorder.write({"t": "facts", "facts": capacity})
+    try:
+        if session.recorder.rank == 0:
+            image_sizes.write(session, loader, shapes, entry.get("files"), divisor)
+        height, width = padded_size(loader, shapes)
+    except image_sizes.SizesUnknown as error:
+        raise NotPossible(str(error)) from error
+    except OSError as error:
+        raise NotPossible("the sizes of the images could not be written: %s" % error) from error
+    if any("SyncBatchNorm" in type(module).__name__ for module in model.modules()):
+        raise NotPossible("SyncBN makes the GPUs wait for each other, and one may run out alone")
     if not template:
         raise NotPossible("the loader's batches are no list of samples")
-    height, width = padded_size(loader, shapes)
-    objects = max(count for _, _, count in shapes)
+    trials = design(template, shapes, height, width, divisor)
+    device = next(model.parameters()).device
+    optimizer = getattr(inner, "optimizer", None)
+    zero_grad = getattr(optimizer, "zero_grad", None)
+    told = worst_batch.measure(model, trials, meter, autocast_of(inner, device.type), zero_grad)
+    for one in told:
+        session.recorder.write(dict({"t": "trial"}, **one))
+    worst = told[-1]
+    found: dict[str, Any] = {
+        "worst_batch_height": height,
+        "worst_batch_width": width,
+        "worst_batch_objects": worst["most_instances"],
+    }
+    if worst.get("oom"):
+        found["worst_batch_oom"] = True
+    else:
+        found["worst_batch_mib"] = worst["peak_reserved_mib"]
+    return found
+
+
+def design(
+    template: list[dict[str, Any]],
+    shapes: list[tuple[int, int, int]],
+    height: int,
+    width: int,
+    divisor: int,
+) -> list[worst_batch.Trial]:
+    """The batches to try, the worst one last: they differ in images, in area and in objects.
+
+    Three figures grow with memory; all of them at their largest say whether anything can happen,
+    and the smaller ones how memory grows with each. Raises NotPossible where the template has no
+    objects to copy.
+    """
+    images = len(template)
+    most = max(1, max(count for _, _, count in shapes))
+    usual = max(1, int(statistics.median([count for _, _, count in shapes])))
+    if usual == most and most > 1:
+        usual = most // 2
+    low, small = (
+        (max(divisor, int(height * part)), max(divisor, int(width * part)))
+        for part in (SMALLER_SIDE**2, SMALLER_SIDE)
+    )
+    sizes = [
+        (images, low, usual, usual),
+        (-(-images // 2), (height, width), usual, usual),
+        (images, small, usual, usual),
+        (images, small, usual, most),
+        (images, (height, width), usual, usual),
+        (images, (height, width), usual, most),
+        (images, (height, width), most, most),
+    ]
+    distinct = [one for at, one in enumerate(sizes) if one not in sizes[at + 1 :]]
     try:
-        batch = worst_batch.build(template, len(template), height, width, max(objects, 1))
+        worst_batch.build(template, [1], divisor, divisor)
     except ValueError as error:
         raise NotPossible(str(error)) from error
-    return worst_batch.measure(model, batch, make_meter(device), autocast_of(inner, device.type))
+    return [_trial(template, *one, divisor=divisor) for one in distinct]
+
+
+def _trial(
+    template: list[dict[str, Any]],
+    images: int,
+    size: tuple[int, int],
+    objects: int,
+    most: int,
+    *,
+    divisor: int,
+) -> worst_batch.Trial:
+    """One image has `most` objects, the others `objects`."""
+    height, width = size
+    counts = [most] + [objects] * (images - 1)
+    padded = (-(-height // divisor) * divisor) * (-(-width // divisor) * divisor)
+    told = {
+        "images": images,
+        "instances": sum(counts),
+        "most_instances": most,
+        "max_height": height,
+        "max_width": width,
+        "padded_pixels": padded,
+    }
+    return worst_batch.Trial(told, lambda: worst_batch.build(template, counts, height, width))
 
 
 def padded_size(loader: Any, shapes: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """The largest (height, width) that a batch of this loader is padded to, in pixels."""
-    mapper = getattr(find_mapped(loader), "_map_func", None)
-    mapper = getattr(mapper, "_obj", mapper)  # out of Detectron2's PicklableWrapper
-    listed = getattr(mapper, "augmentations", None)
-    found = {type(one).__name__: one for one in getattr(listed, "augs", None) or listed or ()}
-    fixed = found.get("FixedSizeCrop")
-    if fixed is not None:
-        return int(fixed.crop_size[0]), int(fixed.crop_size[1])
-    resize = found.get("ResizeShortestEdge")
-    if resize is None:
-        raise NotPossible("the mapper has no ResizeShortestEdge and no FixedSizeCrop")
-    short, longest = max(resize.short_edge_length), resize.max_size
-    if any("Crop" in name for name in found):
-        return short, longest  # a crop may have any shape
-    return worst_batch.largest_size(shapes, short, longest, grouping=_groups(loader))
+    """The largest (height, width) that a batch of this loader is padded to, in pixels.
+
+    Raises image_sizes.SizesUnknown.
+    """
+    transforms = image_sizes.transforms_of(loader)
+    height, width, _ = np.asarray(shapes).T
+    tall, wide = image_sizes.largest_sizes(height, width, transforms)
+    grouping = image_sizes.groups_by_aspect(loader)
+    return image_sizes.largest_padded(tall, wide, width > height, grouping=grouping)
 
 
 def autocast_of(inner: Any, device_type: str) -> Callable[[], Any]:
@@ -79,15 +160,3 @@ def autocast_of(inner: Any, device_type: str) -> Callable[[], Any]:
         return contextlib.nullcontext
     dtype = getattr(inner, "precision", torch.float16)
     return lambda: torch.autocast(device_type, dtype=dtype)
-
-
-def _groups(loader: Any) -> bool:
-    layer = loader
-    for _ in range(10):
-        if "AspectRatioGrouped" in type(layer).__name__:
-            return True
-        own = getattr(layer, "__dict__", {})
-        layer = own.get("dataset", own.get("_dataset"))
-        if layer is None:
-            return False
-    return False

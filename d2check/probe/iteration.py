@@ -23,6 +23,7 @@ from .spikes import SpikeWatch
 from .stopping import VERDICT, StopRule
 
 if TYPE_CHECKING:
+    from .plan import Plan
     from .session import Session
 
 LOADS_TOLD_AFTER = 20  # iterations; once more at the end
@@ -51,8 +52,9 @@ class IterationProbe:
         self._host = memory.HostMemory()
         cuda = torch.cuda if self._device is not None else None
         self._machine = Machine(session, cuda, self._device)
+        self._meter = make_meter(session.plan, self._device)
         self.batch = BatchFacts(facts.size_divisibility(self._model))
-        if self._device is not None:
+        if self._meter is not None:
             self.batch.keep_latest = session.plan.has_phase(WORST_BATCH)
             self.course.try_worst_batch = self._try_worst_batch
         self._loads: collections.deque[tuple[float, float, float | None]]
@@ -75,6 +77,8 @@ class IterationProbe:
 
         fetches_told: the fetching of batches comes in by `mark`, from where the loader is used.
         """
+        if self._meter is not None:
+            self._meter.begin()
         self._machine.begin()
         see_in_model = None
         loader = taps.tap_loader(self.inner, self._mark, self._see)
@@ -121,8 +125,8 @@ class IterationProbe:
         iteration = self.last_iteration = int(self._trainer.iter)
         record: dict[str, Any] = {"t": "iter", "i": iteration, "clock": round(time.time(), 4)}
         record["scalars"] = self._scalars(iteration)
-        if self._device is not None:
-            record["memory"] = memory.cuda_memory(torch.cuda, self._device)
+        if self._meter is not None:
+            record["memory"] = self._meter.take()
         self._tell_machine(record)
         self._loads.extend(self.batch.loads)
         if not self.course.in_ramp:
@@ -144,7 +148,7 @@ class IterationProbe:
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
         stop = self._stop_rule.reason(iteration)
-        if stop in ("iterations", "budget", VERDICT):
+        if stop in ("iterations", "budget", VERDICT) or self._is_last(iteration):
             self.course.finish_as_configured()
         if stop == VERDICT and self._stop_rule.certain is not None:
             self.course.note_early_end(self.iterations, self._stop_rule.certain)
@@ -153,6 +157,11 @@ class IterationProbe:
             self.course.stood = False
             self._watch.restart()
         return stop
+
+    def _is_last(self, iteration: int) -> bool:
+        """Whether the training's own end comes now, ahead of the plan's."""
+        end = getattr(self._trainer, "max_iter", None)
+        return end is not None and iteration + 1 >= end
 
     def _tell_machine(self, record: dict[str, Any]) -> None:
         rss_mib = self._host.rss_mib()
@@ -164,7 +173,7 @@ class IterationProbe:
 
     def _try_worst_batch(self) -> dict[str, Any]:
         template, self.batch.latest = self.batch.latest, None
-        return extremes.measure(self._session, self._trainer, self.inner, template)
+        return extremes.measure(self._session, self._trainer, self.inner, template, self._meter)
 
     def flush(self) -> None:
         """Write what still waits for the GPU."""
@@ -244,6 +253,19 @@ class IterationProbe:
         self._recorder.write(record)
         if by_events:
             self._watch.reuse(lap)
+
+
+def make_meter(plan: Plan, device: Any) -> Any:
+    """The GPU's memory, or what the plan has stand for it; None where neither can be measured."""
+    if device is not None:
+        return memory.CudaMeter(torch.cuda, device)
+    for phase in plan.phases:
+        if phase["name"] == WORST_BATCH and phase.get("meter") == "host":
+            try:
+                return memory.HostMeter(phase.get("capacity_mib"))
+            except OSError:  # no Linux: as without that wish
+                return None
+    return None
 
 
 def parameters_of(optimizer: Any) -> list[Any]:

@@ -24,6 +24,7 @@ def test_counts_and_padded_size():
     assert facts.take() == {
         "images": 2,
         "instances": 2,
+        "most_instances": 2,
         "max_height": 100,
         "max_width": 130,
         "padded_pixels": 128 * 160,

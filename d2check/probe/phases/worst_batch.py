@@ -1,8 +1,8 @@
-"""The largest batch that the config and the data set can make, forward and backward, no step.
+"""Large batches that nobody has to wait for: made up, forward and backward, no step.
 
 Memory depends on the padded size of a batch and on its objects, and the mask head on the number
-of foreground proposals, which grows for hundreds of iterations. All three are set to their
-maximum at once. It may never come to that: the peak is an upper bound.
+of foreground proposals, which grows for hundreds of iterations. The first two are chosen, the third
+is at its maximum, so that the peaks are upper bounds for batches of their size.
 """
 
 from __future__ import annotations
@@ -14,79 +14,100 @@ import torch
 
 from .loader import unchanged_randomness
 
-PASSES = 2  # the first one also fills the caches of the allocator and of cuDNN
-MIB = 2.0**20
-
-
-class CudaMeter:
-    """The allocator's own figures of one GPU."""
-
-    def __init__(self, device: Any) -> None:
-        """`device`: a CUDA device."""
-        self._device = device
-
-    def begin(self) -> None:
-        """Forget earlier peaks, and give back what is only cached."""
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self._device)
-
-    def peak_mib(self) -> float:
-        """The peak of reserved memory since `begin`."""
-        torch.cuda.synchronize(self._device)
-        return float(torch.cuda.max_memory_reserved(self._device) / MIB)
-
-    def end(self) -> None:
-        """Give back what the phase has taken."""
-        torch.cuda.empty_cache()
+PASSES = 2  # the second one has the gradients of the first in memory, as a training has
 
 
 def measure(
-    model: Any, batch: list[dict[str, Any]], meter: Any, autocast: Callable[[], Any]
-) -> dict[str, Any]:
-    """Facts: `worst_batch_mib` (peak of reserved memory), or `worst_batch_oom` where it is too
-    large, with `worst_batch_height`, `_width` (pixels of each image) and `_objects` (per image).
+    model: Any,
+    trials: list[Trial],
+    meter: Any,
+    autocast: Callable[[], Any],
+    zero_grad: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One record for each trial: its size and its peaks, MiB, or `oom` where it did not fit.
 
-    `model` without its DistributedDataParallel. Weights, buffers, gradients, random generators
-    and Detectron2's storage are as before, whatever happens.
+    meter: as memory.CudaMeter. zero_grad: the optimizer's, which Detectron2 calls between the two
+    passes, so that the gradients of one iteration lie in memory during the next one's forward.
+    A batch that is as large in everything as one that did not fit is not tried. `model` without
+    its DistributedDataParallel. Weights, buffers, gradients, random generators and Detectron2's
+    storage are as before, whatever happens.
     """
-    image = batch[0]["image"]
-    facts: dict[str, Any] = {
-        "worst_batch_height": int(image.shape[-2]),
-        "worst_batch_width": int(image.shape[-1]),
-        "worst_batch_objects": len(batch[0]["instances"]),
-    }
-    too_large = False
+    zero_grad = zero_grad or (lambda: _forget_gradients(model))
+    told: list[dict[str, Any]] = []
     with unchanged(model), unchanged_randomness(), most_foreground(model), apart_storage():
-        meter.begin()
-        try:
-            for _ in range(PASSES):
-                with autocast():
-                    loss = sum(model(batch).values())
-                loss.backward()
-                for parameter in model.parameters():
-                    parameter.grad = None
-                del loss
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            too_large = True
-        if too_large:  # the traceback is gone by now, and the tensors that its frames held
-            facts["worst_batch_oom"] = True
-        else:
-            facts["worst_batch_mib"] = round(meter.peak_mib(), 1)
-    meter.end()
-    return facts
+        for trial in trials:
+            record: dict[str, Any] = dict(trial.size)
+            if any(before.get("oom") and _within(before, record) for before in told):
+                record.update(oom=True, tried=False)
+            else:
+                _forget_gradients(model)
+                record["held_mib"] = meter.begin_trial()
+                if _fits(model, trial.batch(), autocast, zero_grad):
+                    record.update(meter.take_trial())
+                else:  # the traceback is gone by now, and the tensors that its frames held
+                    record["oom"] = True
+                _forget_gradients(model)
+                meter.end_trial()
+            told.append(record)
+    return told
+
+
+class Trial:
+    """A batch to try: `size` tells of it (images, objects, ...), `batch()` makes it."""
+
+    def __init__(self, size: dict[str, int], batch: Callable[[], list[dict[str, Any]]]) -> None:
+        """The batch is made when its turn comes."""
+        self.size = size
+        self.batch = batch
+
+
+def _within(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
+    return all(
+        smaller[name] <= larger[name]
+        for name in ("images", "padded_pixels", "instances", "most_instances")
+    )
+
+
+def _fits(
+    model: Any,
+    batch: list[dict[str, Any]],
+    autocast: Callable[[], Any],
+    zero_grad: Callable[[], None],
+) -> bool:
+    try:
+        for _ in range(PASSES):
+            with autocast():
+                loss = sum(model(batch).values())
+            zero_grad()
+            loss.backward()
+            del loss
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _forget_gradients(model: Any) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch.cuda.OutOfMemoryError is a RuntimeError, and has no class of its own before 1.13."""
-    return "out of memory" in str(error).lower() or "OutOfMemory" in type(error).__name__
+    """torch.cuda.OutOfMemoryError is a RuntimeError, and has no class of its own before 1.13.
+
+    Without a GPU it is torch's DefaultCPUAllocator that finds no memory, or Python itself.
+    """
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    words = str(error).lower()
+    return "out of memory" in words or "can't allocate memory" in words
 
 
 def build(
-    template: list[dict[str, Any]], images: int, height: int, width: int, objects: int
+    template: list[dict[str, Any]], objects: list[int], height: int, width: int
 ) -> list[dict[str, Any]]:
-    """A batch of `images` samples of that size with so many objects each, of the template's kind.
+    """A batch of samples of that size with so many objects each, of the template's kind.
 
     template: a batch of the training; a sample of it that has objects gives their fields. Boxes
     are stretched to the new size. Raises ValueError where no sample has objects.
@@ -98,23 +119,28 @@ def build(
         raise ValueError("the batch at hand has no objects to copy")
     found = source["instances"]
     old_height, old_width = found.image_size
-    chosen = torch.arange(objects) % len(found)
-    instances = Instances((height, width))
-    for name, value in found.get_fields().items():
-        if isinstance(value, Boxes):
-            stretched = value[chosen].clone()
-            stretched.scale(width / old_width, height / old_height)
-            instances.set(name, stretched)
-        elif isinstance(value, BitMasks):
-            instances.set(name, BitMasks(torch.ones(objects, height, width, dtype=torch.bool)))
-        else:
-            instances.set(name, value[chosen])
+
+    def copied(count: int) -> Any:
+        chosen = torch.arange(count) % len(found)
+        instances = Instances((height, width))
+        for name, value in found.get_fields().items():
+            if isinstance(value, Boxes):
+                stretched = value[chosen].clone()
+                stretched.scale(width / old_width, height / old_height)
+                instances.set(name, stretched)
+            elif isinstance(value, BitMasks):
+                instances.set(name, BitMasks(torch.ones(count, height, width, dtype=torch.bool)))
+            else:
+                instances.set(name, value[chosen])
+        return instances
+
     pixels = source["image"]
     image = torch.zeros((*pixels.shape[:-2], height, width), dtype=pixels.dtype)
-    sample = dict(source, image=image, instances=instances, height=height, width=width)
+    sample = dict(source, image=image, height=height, width=width)
     if "sem_seg" in source:
         sample["sem_seg"] = torch.zeros((height, width), dtype=source["sem_seg"].dtype)
-    return [dict(sample) for _ in range(images)]
+    of_count = {count: copied(count) for count in set(objects)}
+    return [dict(sample, instances=of_count[count]) for count in objects]
 
 
 @contextlib.contextmanager
@@ -187,22 +213,3 @@ def apart_storage() -> Iterator[None]:
 
     with EventStorage(get_event_storage().iter):
         yield
-
-
-def largest_size(
-    shapes: list[tuple[int, int, int]], short: int, longest: int, *, grouping: bool
-) -> tuple[int, int]:
-    """(height, width) that a batch can be padded to: the largest height and the largest width.
-
-    shapes: (height, width, objects) of each image. short, longest: what ResizeShortestEdge aims
-    at and stays below (INPUT.MIN_SIZE_TRAIN, its largest, and MAX_SIZE_TRAIN). grouping: wide
-    images meet only wide ones, as with DATALOADER.ASPECT_RATIO_GROUPING.
-    """
-    groups: dict[bool, list[tuple[int, int]]] = {}
-    for height, width, _ in shapes:
-        scale = short / min(height, width)
-        scale = min(scale, longest / max(height, width))
-        resized = int(height * scale + 0.5), int(width * scale + 0.5)
-        groups.setdefault(grouping and width > height, []).append(resized)
-    sizes = [(max(h for h, _ in group), max(w for _, w in group)) for group in groups.values()]
-    return max(sizes, key=lambda size: size[0] * size[1])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("detectron2")
 
-from d2check.probe import extremes  # noqa: E402  (imports torch)
+from d2check.probe import extremes, wire  # noqa: E402  (imports torch)
 from d2check.probe.phases import worst_batch  # noqa: E402
 from d2check.probe.plan import Plan  # noqa: E402
 from d2check.probe.recorder import Recorder  # noqa: E402
@@ -20,19 +21,23 @@ pytestmark = pytest.mark.training
 
 
 class Meter:
-    """Counts what the model asks for, in place of an allocator."""
+    """Counts the trials, in place of an allocator."""
 
-    def __init__(self, device=None):
-        self.begun = self.ended = False
+    def __init__(self):
+        self.begun = self.ended = 0
 
-    def begin(self):
-        self.begun = True
+    def capacity(self):
+        return {"gpu_total_mib": 1000.0}
 
-    def peak_mib(self):
-        return 123.0
+    def begin_trial(self):
+        self.begun += 1
+        return 50.0
 
-    def end(self):
-        self.ended = True
+    def take_trial(self):
+        return {"peak_allocated_mib": 100.0 + self.begun, "peak_reserved_mib": 120.0 + self.begun}
+
+    def end_trial(self):
+        self.ended += 1
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +56,15 @@ def built(demo, tmp_path_factory):
     trainer = DefaultTrainer(cfg)
     folder = str(tmp_path_factory.mktemp("records"))
     session = Session(Plan({"folder": folder}), Recorder(folder))
+    session.recorder.open(0)
     dicts = json.loads((demo / "train.json").read_text())
     counts = [0] * len(dicts["images"])
     for annotation in dicts["annotations"]:
         counts[annotation["image_id"]] += 1
     shapes = [(i["height"], i["width"], n) for i, n in zip(dicts["images"], counts, strict=True)]
-    entry = {"names": list(cfg.DATASETS.TRAIN), "images": len(shapes), "shapes": shapes}
+    files = [image["file_name"] for image in dicts["images"]]
+    entry = {"names": list(cfg.DATASETS.TRAIN), "images": len(shapes)}
+    entry.update(shapes=shapes, files=files)
     session.data_sets.append(entry)
     assert datasets.training_set(session, None, cfg)["shapes"] == shapes
     trainer.batch = next(iter(trainer.data_loader))
@@ -83,9 +91,9 @@ def test_the_training_is_as_before(built, storage):
     written = dict(storage.latest())
     before, gradients = state_of(model)
     randomness = torch.get_rng_state()
-    facts = extremes.measure(session, trainer, trainer._trainer, trainer.batch, Meter, on_cpu=True)
+    facts = extremes.measure(session, trainer, trainer._trainer, trainer.batch, Meter())
     after, gradients_after = state_of(model)
-    assert facts["worst_batch_mib"] == 123.0
+    assert facts["worst_batch_mib"] == 120.0 + trials_of(session)[-1]["number"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(
         (a is None) == (b is None) and (a is None or torch.equal(a, b))
@@ -99,7 +107,7 @@ def test_the_training_is_as_before(built, storage):
 def test_the_batch_has_the_largest_size_and_the_most_objects(built, storage):
     trainer, session = built
     shapes = session.data_sets[0]["shapes"]
-    facts = extremes.measure(session, trainer, trainer._trainer, trainer.batch, Meter, on_cpu=True)
+    facts = extremes.measure(session, trainer, trainer._trainer, trainer.batch, Meter())
     assert facts["worst_batch_objects"] == max(n for _, _, n in shapes)
     assert facts["worst_batch_height"] >= 128
     assert facts["worst_batch_height"] <= 192
@@ -110,7 +118,7 @@ def test_the_batch_has_the_largest_size_and_the_most_objects(built, storage):
 def test_every_roi_head_gets_all_the_foreground_that_it_may_sample(built, storage):
     trainer, _ = built
     model = trainer._trainer.model
-    batch = worst_batch.build(trainer.batch, 2, 160, 128, 9)
+    batch = worst_batch.build(trainer.batch, [9, 9], 160, 128)
     with worst_batch.most_foreground(model):
         model(batch)
     most = model.roi_heads.batch_size_per_image * model.roi_heads.positive_fraction
@@ -127,14 +135,13 @@ def test_out_of_memory_is_a_result_and_leaves_all_as_it_was(built, storage):
 
     handle = model.backbone.register_forward_hook(limited)
     meter = Meter()
-    batch = worst_batch.build(trainer.batch, 2, 160, 128, 9)
     try:
-        facts = worst_batch.measure(model, batch, meter, contextlib.nullcontext)
+        (told,) = worst_batch.measure(model, [trial(trainer)], meter, contextlib.nullcontext)
     finally:
         handle.remove()
-    assert facts["worst_batch_oom"] is True
-    assert "worst_batch_mib" not in facts
-    assert meter.ended
+    assert told["oom"] is True
+    assert "peak_allocated_mib" not in told
+    assert meter.ended == 1
     after, _ = state_of(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -147,25 +154,77 @@ def test_another_error_of_the_model_is_raised(built, storage):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     handle = model.backbone.register_forward_hook(broken)
-    batch = worst_batch.build(trainer.batch, 1, 128, 128, 1)
     try:
         with pytest.raises(RuntimeError, match="mat1"):
-            worst_batch.measure(model, batch, Meter(), contextlib.nullcontext)
+            worst_batch.measure(model, [trial(trainer)], Meter(), contextlib.nullcontext)
     finally:
         handle.remove()
 
 
-def test_on_the_processor_it_is_not_tried(built):
+def test_what_is_larger_in_everything_than_what_did_not_fit_is_not_tried(built, storage):
+    trainer, _ = built
+    model = trainer._trainer.model
+    seen = []
+
+    def limited(module, arguments):
+        seen.append(tuple(arguments[0].shape))
+        if arguments[0].shape[0] > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    handle = model.backbone.register_forward_pre_hook(limited)
+    sizes = [(1, 128), (2, 128), (1, 160), (2, 160)]
+    try:
+        told = worst_batch.measure(
+            model, [trial(trainer, *one) for one in sizes], Meter(), contextlib.nullcontext
+        )
+    finally:
+        handle.remove()
+    assert [one.get("oom", False) for one in told] == [False, True, False, True]
+    assert told[3]["tried"] is False
+    assert [shape[0] for shape in seen] == [1, 1, 2, 1, 1]
+
+
+def test_the_gradients_of_one_pass_are_there_during_the_next_forward(built, storage):
+    """As in Detectron2, whose optimizer forgets them between forward and backward."""
+    trainer, _ = built
+    model = trainer._trainer.model
+    parameter = next(p for p in model.parameters() if p.requires_grad)
+    present = []
+    handle = model.register_forward_pre_hook(lambda *_: present.append(parameter.grad is not None))
+    try:
+        worst_batch.measure(model, [trial(trainer)], Meter(), contextlib.nullcontext)
+    finally:
+        handle.remove()
+    assert present == [False, True]
+
+
+def test_trials_differ_in_images_in_area_and_in_objects(built):
     trainer, session = built
-    with pytest.raises(extremes.NotPossible, match="CPU"):
-        extremes.measure(session, trainer, trainer._trainer, trainer.batch)
+    shapes = session.data_sets[0]["shapes"]
+    trials = extremes.design(trainer.batch, shapes, 160, 128, 32)
+    sizes = [one.size for one in trials]
+    assert {one["images"] for one in sizes} == {2, 4}
+    assert len({one["padded_pixels"] for one in sizes}) == 3
+    assert len({one["instances"] for one in sizes if one["images"] == 4}) == 3
+    worst = sizes[-1]
+    assert all(worst[name] == max(one[name] for one in sizes) for name in worst)
+    made = trials[-2].batch()
+    counts = [len(one["instances"]) for one in made]
+    assert (sum(counts), max(counts)) == (sizes[-2]["instances"], sizes[-2]["most_instances"])
 
 
-def test_wide_and_tall_images_meet_only_without_grouping():
-    shapes = [(400, 800, 1), (800, 400, 1)]
-    assert sorted(worst_batch.largest_size(shapes, 200, 1000, grouping=True)) == [200, 400]
-    assert worst_batch.largest_size(shapes, 200, 1000, grouping=False) == (400, 400)
+def trial(trainer, images=2, height=160):
+    size = {"images": images, "padded_pixels": height * 128, "instances": 9 * images}
+    size["most_instances"] = 9
+    return worst_batch.Trial(
+        size, lambda: worst_batch.build(trainer.batch, [9] * images, height, 128)
+    )
 
 
-def test_the_long_side_stays_below_its_limit():
-    assert worst_batch.largest_size([(100, 1000, 1)], 800, 1333, grouping=True) == (133, 1333)
+def trials_of(session):
+    """The trials recorded by the latest measurement, each with its number."""
+    lines = (Path(session.plan.folder) / wire.RECORDS).read_text().splitlines()
+    found = [wire.decode(line) for line in lines]
+    last = max(at for at, record in enumerate(found) if "gpu_total_mib" in record.get("facts", {}))
+    trials = [record for record in found[last:] if record["t"] == "trial"]
+    return [dict(record, number=number) for number, record in enumerate(trials, 1)]
