@@ -18,6 +18,7 @@ def headroom(
     peak_allocated: Series | None = None,
     planned_iterations: int | None = None,
     images_per_batch: int | None = None,
+    worst_batch_mib: float | None = None,
     *,
     tail_share: float = 0.2,
 ) -> Measurement:
@@ -25,11 +26,14 @@ def headroom(
 
     peak_reserved, peak_allocated: MiB, per iteration or running maxima. Reserved memory is what
     decides; where only allocated memory is known (log.txt's max_mem) the true share is lower.
+    worst_batch_mib: what the largest possible batch reserves where nothing else is cached. No
+    batch needs more, whatever the allocator has come to keep for itself.
 
-    extras: peak_mib, measured ("reserved" or "allocated"), forecast_mib (peak to expect in the
-    planned iterations if batches go on as seen), forecast_free (share free then), half_batch.
-    The forecast extends the records of the peaks by their logarithm: it knows nothing of batches
-    larger than the data has shown.
+    extras: peak_mib, measured ("reserved", "allocated", or
+    "needed" where the largest batch tells), forecast_mib (peak to
+    expect in the planned iterations), forecast_free (share free then), half_batch. Without the
+    largest batch the forecast extends the records of the peaks by their logarithm: it knows
+    nothing of batches larger than the data has shown.
     """
     series, measured = (
         (peak_reserved, "reserved") if peak_reserved is not None else (peak_allocated, "allocated")
@@ -42,6 +46,12 @@ def headroom(
     peak = float(values.max())
     seen = int(series.iterations[-1] - series.iterations[0]) + series.every
     forecast = _log_record(values, seen, planned_iterations or seen, tail_share)
+    if worst_batch_mib is not None:
+        used = peak_allocated.values if peak_allocated is not None else values
+        needed = max(worst_batch_mib, float(np.nanmax(used)))
+        forecast = needed
+        if needed < peak:
+            peak, measured = needed, "needed"
     extras: dict[str, Scalar] = {
         "peak_mib": peak,
         "measured": measured,
@@ -58,22 +68,41 @@ def worst_batch(
     gpu_total_mib: float,
     peak_mib: float | None = None,
     out_of_memory: bool | None = None,
+    overflow: float | None = None,
+    overflow_low: float | None = None,
+    model_error: float | None = None,
     images_per_batch: int | None = None,
+    images_that_fit: int | None = None,
+    world_size: int | None = None,
+    gpu_other_mib: float = 0.0,
 ) -> Measurement:
     """Share of the GPU's memory that the largest possible batch leaves free.
 
     peak_mib: peak of reserved memory with the largest padded size, the most objects and the most
-    foreground at once, an upper bound. out_of_memory: that batch did not fit. value: 0 where it
-    did not. extras: fits ("yes", "no"), peak_mib, half_batch.
+    foreground at once, an upper bound. out_of_memory: that batch did not fit. overflow,
+    overflow_low: probabilities, at most and at least, that one of the planned batches needs more
+    than there is; model_error: of the memory they rest on, as a share of it. images_that_fit: per
+    GPU. gpu_other_mib: what is not PyTorch's.
+
+    value: negative where more would be needed, 0 where it is only known that it does not fit.
+    extras: peak_mib, overflow, likely (overflow_low, 0 where the model's error is not known),
+    model_error, fitting_batch (images over all GPUs), half_batch (where no fit is known).
     """
-    if peak_mib is None and not out_of_memory:
+    likely = (overflow_low or 0.0) if model_error is not None else 0.0
+    if peak_mib is None and not out_of_memory and not likely:
         return Measurement(None, undecided="the largest batch was not tried")
     extras: dict[str, Scalar] = {
-        "fits": "no" if out_of_memory else "yes",
         "peak_mib": peak_mib,
-        "half_batch": images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None,
+        "overflow": overflow,
+        "likely": likely,
+        "model_error": model_error if model_error is not None else 1.0,
+        "fitting_batch": images_that_fit * (world_size or 1) if images_that_fit else None,
+        "half_batch": None,
     }
-    free = 0.0 if out_of_memory or peak_mib is None else 1 - peak_mib / gpu_total_mib
+    if overflow is None and images_per_batch and images_per_batch > 1:
+        extras["half_batch"] = images_per_batch // 2
+    there = gpu_total_mib - (gpu_other_mib or 0.0)
+    free = 0.0 if out_of_memory or peak_mib is None else (there - peak_mib) / gpu_total_mib
     return Measurement(free, "share", None, extras)
 
 

@@ -16,6 +16,7 @@ from d2check.config.load import load_config
 from d2check.errors import InputError
 from d2check.model import Config, Ending, EndingKind, Event, Phase, Run, Scalar, Series
 from d2check.probe import wire
+from d2check.sources._forecast import memory_facts, why_not_tried
 from d2check.sources._histogram import class_facts
 
 # Groups of numbers inside an "iter" record, and how their names read as series.
@@ -25,6 +26,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "batch": {
         "images": "batch_images",
         "instances": "batch_instances",
+        "most_instances": "batch_most_instances",
         "max_height": "batch_max_height",
         "max_width": "batch_max_width",
     },
@@ -45,6 +47,7 @@ class _Records:
     clocks: list[float] = field(default_factory=list)
     samples: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     phases: list[tuple[str, int]] = field(default_factory=list)
+    trials: list[Mapping[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     end: Mapping[str, Any] | None = None
     begun: bool = False
@@ -79,7 +82,15 @@ def read_run_folder(path: Path) -> tuple[Run, ...]:
         ending=_ending(path, ranks[0], last),
         phases=_phases(ranks[0], last, _json_object(path / wire.PLAN)),
     )
-    return (replace(run, events=(*run.events, *_folder_events(path, ranks))),)
+    told = memory_facts(path, run.series, run.facts, ranks[0].trials, run.phases)
+    return (
+        replace(
+            run,
+            facts={**run.facts, **told},
+            absent={**why_not_tried(run.events), **run.absent},
+            events=(*run.events, *_folder_events(path, ranks)),
+        ),
+    )
 
 
 class GrowingRun:
@@ -218,6 +229,8 @@ def _take(records: _Records, record: Mapping[str, Any], where: str) -> None:
         records.facts.update(_scalars(record.get("facts")))
     elif kind == "phase":
         records.phases.append((str(record["name"]), int(record["first_iteration"])))
+    elif kind == "trial":
+        records.trials.append(record)
     elif kind == "note":
         at = record.get("i")
         at = at if isinstance(at, int) else None
@@ -391,7 +404,7 @@ def _folder_events(path: Path, ranks: Mapping[int, _Records]) -> tuple[Event, ..
 
 def _config(path: Path, *, begun: bool) -> tuple[Config | None, str | None]:
     try:
-        return load_config(path / wire.CONFIG), None
+        return load_config(path / wire.CONFIG, within=path), None
     except InputError as error:
         if not (path / wire.CONFIG).exists():
             if begun:
