@@ -2,12 +2,16 @@
 
 import importlib.util
 import itertools
+import json
+import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from d2check import sources
+from d2check.errors import InputError
 from d2check.fleet import RuleChoice, choose, judge_run
 from d2check.model import Verdict
 
@@ -69,3 +73,57 @@ def test_rows_log_and_folder_of_one_training_agree(tmp_path, cls, seed):
 def test_the_rows_of_a_real_training_agree_with_its_folder(folder):
     told = [verdicts(path) for path in (folder / "metrics.json", folder)]
     assert contradictions(told) == []
+
+
+# ------------------------------------------------------------ whole real outputs, where they are
+
+CORPUS = Path(os.environ.get("D2CHECK_CORPUS") or "/nonexistent")
+needs_corpus = pytest.mark.skipif(
+    not CORPUS.is_dir(),
+    reason="needs the real outputs, which are not part of the project: set D2CHECK_CORPUS to them",
+)
+OF_THE_FILES = {"ending/runs-mixed"}  # tells of what else a file holds, not of the training
+
+
+def judged(path):
+    """(run, rule -> finding) of each training; none of a file that cannot be read alone."""
+    try:
+        runs = sources.read(path)
+    except InputError:
+        return []
+    rules = choose(RuleChoice()).rules
+    return [(run, {f.rule: f for f in judge_run(rules, run).findings}) for run in runs]
+
+
+def is_same(one, other):
+    """Whether two sources show most losses of one training alike, in the digits of a console."""
+    mine, theirs = (run.series.get("total_loss") for run in (one, other))
+    if not mine or not theirs:
+        return False
+    for shift in (0, 1, -1):  # some loops print the number of iterations done
+        at, i, j = np.intersect1d(mine.iterations, theirs.iterations + shift, return_indices=True)
+        alike = np.isclose(mine.values[i], theirs.values[j], rtol=2e-3, atol=6e-4)
+        if len(at) >= max(1, 0.5 * min(len(mine), len(theirs))) and alike.mean() > 0.8:
+            return True
+    return False
+
+
+@needs_corpus
+def test_no_source_of_a_whole_real_output_fails_what_another_one_passes():
+    told, pairs = [], 0
+    for line in (CORPUS / "index.jsonl").read_text().splitlines():
+        folder = CORPUS / json.loads(line)["id"]
+        by_source = {path.name: judged(path) for path in (folder, *sorted(folder.iterdir()))}
+        for (name, mine), (other, theirs) in itertools.permutations(by_source.items(), 2):
+            for (run, one), (same, two) in itertools.product(mine, theirs):
+                if not is_same(run, same):
+                    continue
+                pairs += 1
+                told += [
+                    f"{folder.name}: {rule} of {name} {run.segment} and {other} {same.segment}: "
+                    f"{one[rule].message} / {two[rule].message}"
+                    for rule in one.keys() - OF_THE_FILES
+                    if one[rule].verdict is Verdict.PASS and two[rule].verdict is Verdict.FAIL
+                ]
+    assert told == []
+    assert pairs > 200
