@@ -9,6 +9,8 @@ import numpy as np
 from d2check.checks._curve import Floats, LossCurve, block_means, noise_of, pooled
 
 NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+NEAR_CHANCE = 0.7  # of the price of chance; what learns is below within a hundred iterations
+DIP_EFFECTIVE = 500.0  # six real dips were lowest before 20 effective iterations
 FIRST_ROWS = 3  # raw rows in which a fresh head has hardly learned
 CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
 FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
@@ -36,12 +38,40 @@ def trained_level(curve: LossCurve, classes: int | None) -> str | None:
     return None
 
 
+def start_unseen(curve: LossCurve, classes: int | None) -> str | None:
+    """Why a loss that is level may have fallen before the first row, in words.
+
+    Rows begin late where a training was resumed, or is logged every hundred iterations. A head
+    that is still near the price of chance there tells that nothing was missed. Where no chance is
+    known, only a first row that is later than one logging period does.
+    """
+    first = int(curve.iterations[0])
+    if first <= NEAR_START:
+        return None
+    if "loss_box_reg" not in curve.heads:
+        resumed = first > 1.5 * curve.every
+        return f"the rows begin at iteration {first} only" if resumed else None
+    chances = {"loss_mask": CHANCE_OF_TWO, "loss_cls": math.log(1 + (classes or 1))}
+    if "loss_rpn_cls" not in curve.heads:
+        chances = {"loss_cls": FOCAL_CHANCE}
+    levels = {
+        name: math.exp(float(np.median(curve.heads[name][:FIRST_ROWS])))
+        for name in chances
+        if name in curve.heads
+    }
+    if not levels or any(level > NEAR_CHANCE * chances[name] for name, level in levels.items()):
+        return None
+    told = " and ".join(f"{name} is at {level:.2g}" for name, level in levels.items())
+    return f"the rows begin at iteration {first} only, and {told} there: it may have fallen before"
+
+
 def background_dip(curve: LossCurve) -> bool:
     """Whether an R-CNN called everything background for a while and now finds its foreground.
 
     Both ROI losses collapse early and come back while the proposals (and masks) do not, and the
     total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken
-    for a divergence. What rises in all heads alike is not this; see `beside_roi`.
+    for a divergence. What rises in all heads alike is not this (see `beside_roi`), nor what rises
+    from a level that was reached after DIP_EFFECTIVE effective iterations.
     """
     rest = beside_roi(curve)
     if rest is None or len(curve) < 20:
@@ -49,6 +79,8 @@ def background_dip(curve: LossCurve) -> bool:
     size = max(3, len(curve) // 20)
     box = block_means(curve.heads["loss_box_reg"], size)
     lowest = int(np.argmin(box[: max(1, int(0.6 * len(box)))]))
+    if curve.effective[lowest * size] > DIP_EFFECTIVE:
+        return False
     returned = float(np.mean(box[-2:]) - box[lowest])
     box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
     start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))

@@ -52,6 +52,37 @@ def test_a_restart_from_trained_weights_is_undecided():
     assert "trained level" in (found.undecided or "")
 
 
+def _level(first_mask, first_cls, start):
+    """An R-CNN that is level from its first row on, logged every hundred iterations."""
+    levels = {"loss_cls": first_cls, "loss_box_reg": 0.2, "loss_mask": first_mask,
+              "loss_rpn_cls": 0.1, "loss_rpn_loc": 0.1}  # fmt: skip
+    heads = {
+        name: series(noisy(np.full(200, level), 0.1, i), name, every=100, statistic="median",
+                     start=start)
+        for i, (name, level) in enumerate(levels.items())
+    }  # fmt: skip
+    total = sum(s.values for s in heads.values())
+    return series(total, every=100, statistic="median", start=start), heads
+
+
+@pytest.mark.parametrize("start", [99, 12_099])
+def test_a_loss_that_may_have_fallen_before_the_first_row_is_undecided(start):
+    found = loss_fall(*_level(0.2, 0.3, start), classes=4)
+    assert f"begin at iteration {start}" in (found.undecided or "")
+
+
+@pytest.mark.parametrize("start", [99, 12_099])
+def test_heads_at_chance_in_a_late_first_row_have_not_fallen_before(start):
+    found = loss_fall(*_level(math.log(2), math.log(5), start), classes=4)
+    assert found.undecided is None
+    assert found.extras["z"] < 3.5
+
+
+def test_a_late_first_row_of_losses_without_a_known_chance_is_undecided_when_resumed():
+    flat = series(noisy(np.full(200, 22.0), 0.1, 1), every=20, statistic="median", start=8019)
+    assert "begin at iteration 8019" in (loss_fall(flat).undecided or "")
+
+
 @given(st.floats(1e-4, 1e4))
 @settings(max_examples=20, deadline=None)
 def test_the_unit_of_a_loss_does_not_matter(scale):
