@@ -263,3 +263,61 @@ def test_a_real_nan_and_the_run_after_it_are_two_runs(toy, real_log):
     assert (first.ending.kind, first.ending.iteration) == (EndingKind.NON_FINITE, 71)
     assert (first.ending.read_from or "").startswith("log.txt:")
     assert second.ending.kind is EndingKind.FINISHED
+
+
+# ------------------------------------------------------------ one training, several logs
+
+
+def resumed_log(first: int, last: int) -> str:
+    return log_lines(last, first=first)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("log.txt.1", "log.txt"), ("log.txt", "resumed.log"), ("a.out", "b.out"), ("b.txt", "a.txt")],
+)
+def test_every_stretch_of_a_training_gives_what_only_its_log_knows(tmp_path, earlier, later):
+    (tmp_path / "metrics.json").write_text(metrics_rows(799))
+    (tmp_path / earlier).write_text(resumed_log(19, 379))
+    (tmp_path / later).write_text(resumed_log(399, 799) + crash())
+    run = only(tmp_path)
+    every_row = list(range(19, 800, 20))
+    for name in ("max_mem", "data_time_mean", "wall_s"):
+        assert run.series[name].iterations.tolist() == every_row
+    assert (np.diff(run.series["wall_s"].values) > 0).all()
+    assert run.series["time_mean"].iterations[-1] == 799
+    assert run.series["time_mean"].iterations[0] < 100
+    assert (run.ending.kind, run.ending.error) == (EndingKind.CRASHED, "ValueError")
+    assert not [event for event in run.events if event.kind == "contradiction"]
+
+
+def test_three_rotated_logs_are_put_in_order(tmp_path):
+    (tmp_path / "metrics.json").write_text(metrics_rows(799))
+    for name, first, last in (
+        ("log.txt.10", 19, 99),
+        ("log.txt.2", 119, 399),
+        ("log.txt", 419, 799),
+    ):
+        (tmp_path / name).write_text(resumed_log(first, last))
+    run = only(tmp_path)
+    assert run.series["max_mem"].iterations.tolist() == list(range(19, 800, 20))
+
+
+def test_where_two_logs_overlap_the_later_process_has_the_word(tmp_path):
+    (tmp_path / "metrics.json").write_text(metrics_rows(799))
+    early = resumed_log(19, 439).replace("data_time: 0.2034", "data_time: 0.9")
+    (tmp_path / "log.txt").write_text(early)
+    (tmp_path / "resumed.log").write_text(resumed_log(399, 799))
+    series = only(tmp_path).series["data_time_mean"]
+    assert series.iterations.tolist() == list(range(19, 800, 20))
+    assert series.values[series.iterations < 399].tolist() == pytest.approx([0.9] * 19)
+    assert series.values[series.iterations >= 399].tolist() == pytest.approx([0.2034] * 21)
+
+
+def test_means_of_two_ends_do_not_stand_for_the_middle(tmp_path):
+    (tmp_path / "metrics.json").write_text(metrics_rows(1999))
+    (tmp_path / "log.txt.1").write_text(resumed_log(19, 299))
+    (tmp_path / "log.txt").write_text(resumed_log(1719, 1999))
+    run = only(tmp_path)
+    assert "data_time_mean" not in run.series
+    assert len(run.series["max_mem"]) == 30

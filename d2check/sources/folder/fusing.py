@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Link, Pair, shifted
+from d2check.sources.folder.stretches import joined
 from d2check.sources.metrics_json import MetricsSegment
 
 if TYPE_CHECKING:
@@ -103,13 +106,12 @@ def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
         rows=metrics.rows,
         malformed_lines=metrics.malformed_lines,
     )
+    added = [_added(metrics, link.log, link.shift) for link in one.links]
     for link in one.links:
         log = link.log
-        added = _added(run.series, metrics, log, link.shift)
         is_end = not _goes_on_elsewhere(one, log, pairs)
         run = replace(
             run,
-            series={**run.series, **added},
             facts={**run.facts, **log.facts, **class_facts(log.class_instances)},
             events=(
                 *run.events,
@@ -119,7 +121,7 @@ def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
             planned_iterations=run.planned_iterations or log.planned_iterations,
             malformed_lines=run.malformed_lines + log.malformed_lines,
         )
-    return replace(run, series=_with_means_of_most(run.series))
+    return replace(run, series=_with_means_of_most({**run.series, **joined(added)}))
 
 
 def _with_means_of_most(series: Mapping[str, Series]) -> dict[str, Series]:
@@ -132,7 +134,8 @@ def _with_means_of_most(series: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _stretch(series: Series) -> int:
-    return int(series.iterations[-1] - series.iterations[0]) if len(series) else 0
+    """Iterations that a series tells of, those of gaps in it left out."""
+    return int(np.minimum(np.diff(series.iterations), 2 * max(series.every, 1)).sum())
 
 
 def _of_log(log: LogSegment, source: str) -> Run:
@@ -147,10 +150,9 @@ def _of_log(log: LogSegment, source: str) -> Run:
     )
 
 
-def _added(
-    have: Mapping[str, Series], metrics: MetricsSegment, log: LogSegment, shift: int
-) -> dict[str, Series]:
+def _added(metrics: MetricsSegment, log: LogSegment, shift: int) -> dict[str, Series]:
     """The log's series that the metrics lack, within the training's iterations."""
+    have = metrics.series
     spans = [(s.iterations[0], s.iterations[-1]) for s in metrics.series.values() if len(s)]
     first, last = min(int(a) for a, _ in spans), max(int(b) for _, b in spans)
     added = {}

@@ -34,7 +34,10 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What the sources hold of one training. At least one of the two."""
+    """What the sources hold of one training. At least one of the two.
+
+    links: in the order of their iterations, as after each resume another log may have been begun.
+    """
 
     metrics: MetricsSegment | None
     links: tuple[Link, ...] = ()
@@ -162,10 +165,18 @@ def _in_order(
         if owner is None:
             pairs.append(Pair(None, (Link(log, 0),)))
         while owner is not None and done <= owner:
-            pairs.append(Pair(metrics[done], tuple(links[done])))
+            pairs.append(Pair(metrics[done], _by_iteration(links[done])))
             done += 1
-    pairs.extend(Pair(metrics[k], tuple(links[k])) for k in range(done, len(metrics)))
+    pairs.extend(Pair(metrics[k], _by_iteration(links[k])) for k in range(done, len(metrics)))
     return tuple(pairs)
+
+
+def _by_iteration(links: Sequence[Link]) -> tuple[Link, ...]:
+    def first(link: Link) -> int:
+        loss = link.log.series.get("total_loss")
+        return int(loss.iterations[0]) - link.shift if loss else -1
+
+    return tuple(sorted(links, key=first))
 
 
 def _no_losses(log: LogSegment) -> bool:
