@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2check import __version__, sources
-from d2check.errors import InputError, UsageError
 from d2check.fleet import RuleChoice, judge_all, judge_run, judge_text
+from d2check.misuse import refuse_misuse, shown
 from d2check.model import (
-    Ending,
     EndingKind,
     Finding,
     Report,
@@ -95,12 +93,12 @@ def run(
         seconds=time.monotonic() - started,
         interrupted=ending.kind is EndingKind.INTERRUPTED,
         neutralised=_neutralised(judged),
-        replay=f"d2check audit {_shown(plan.folder)}",
+        replay=f"d2check audit {shown(plan.folder)}",
     )
 
 
 def _judged(rules: Sequence[Rule], plan: Plan) -> list[RunReport]:
-    return [judge_run(rules, one) for one in sources.read(Path(_shown(plan.folder)))]
+    return [judge_run(rules, one) for one in sources.read(Path(shown(plan.folder)))]
 
 
 def audit(
@@ -282,91 +280,9 @@ def _until_first_gate(
     return judged, ()
 
 
-# ------------------------------------------------------------------------- what was asked wrongly
-
-# yacs' words for a value of the wrong type, from a file and from the command line.
-_WRONG_TYPE = "Type mismatch"
-
-
-def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
-    """Raise UsageError where the training never began because of how it was asked for.
-
-    end: the probe's last record. An exception in the user's own code is no misuse: that is a
-    finding, with its lines. So is whatever a command of the user's own was asked wrongly.
-    """
-    if ending.kind is not EndingKind.CRASHED or plan.entry.get("kind") == "command":
-        return
-    log = f"The training's output is in {_shown(plan.folder)}"
-    if end.get("key") and ending.stage in ("setup", "config"):
-        raise _unknown_key(str(end["key"]), plan, log)
-    if ending.stage == "config" and _WRONG_TYPE in (ending.message or ""):
-        raise InputError(
-            _config_of(plan),
-            str(ending.message),
-            "a value of the key's own type",
-            f"Change it in the config or in the override. {log}",
-        )
-    if isinstance(end.get("registered"), list):
-        raise _unregistered(ending, end["registered"], log)
-    if ending.stage == "setup" and ending.error == "ModuleNotFoundError":
-        for setup in plan.entry.get("setup", ()):
-            if f"'{setup.partition('.')[0]}'" in (ending.message or "") and "/" not in setup:
-                raise InputError(
-                    f"--setup {setup}",
-                    f"{plan.command[0]} finds no such module",
-                    "a module that can be imported from here, or a file",
-                    f"Name the file itself, or start where it can be imported. {log}",
-                )
-
-
-def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
-    from d2check.config import keys
-
-    where = "override" if key in plan.entry.get("overrides", ())[::2] else _config_of(plan)
-    meant = keys.renamed(key) or keys.nearest(key)
-    hint = f"Did you mean {meant}" if meant else "See the config reference of Detectron2"
-    return InputError(
-        where,
-        f"unknown key {key}",
-        "a key of Detectron2, or one that a --setup file adds in d2check_setup(cfg)",
-        f"{hint}? {log}" if meant else f"{hint}. {log}",
-    )
-
-
-def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageError:
-    import difflib
-
-    wanted = re.search(r"'([^']+)'", ending.message or "")
-    own = [str(name) for name in registered]
-    near = difflib.get_close_matches(wanted[1], own, n=3, cutoff=0.7) if wanted else []
-    own = [*near, *(name for name in own if name not in near)]
-    shown = ", ".join(own[:12]) + (f" and {len(own) - 12} more" if len(own) > 12 else "")
-    words = (ending.message or "a data set is not registered").partition("Available")[0].strip()
-    return InputError(
-        "data set",
-        words.rstrip(". ;:!"),
-        f"one of those registered: {shown or 'none is'}",
-        "Name the file that registers it with --setup FILE: it runs before the training, for"
-        ' example with register_coco_instances("my_train", {}, "annotations.json", "images/").'
-        f" {log}",
-    )
-
-
-def _config_of(plan: Plan) -> str:
-    return _shown(Path(str(plan.entry.get("config", "config"))))
-
-
 # ------------------------------------------------------------------------------------ small words
 
 
 def _neutralised(judged: Iterable[RunReport]) -> tuple[str, ...]:
     messages = (e.message for one in judged for e in one.run.events if e.kind == "neutralised")
     return tuple(dict.fromkeys(messages))
-
-
-def _shown(folder: Path) -> str:
-    """The folder as seen from here where that is shorter."""
-    try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
