@@ -321,3 +321,11 @@ def test_means_of_two_ends_do_not_stand_for_the_middle(tmp_path):
     run = only(tmp_path)
     assert "data_time_mean" not in run.series
     assert len(run.series["max_mem"]) == 30
+
+
+@pytest.mark.parametrize("metrics", [metrics_rows(799), None])
+def test_a_capture_of_one_process_is_no_training_beside_the_log_of_all(tmp_path, metrics):
+    """A cluster keeps the console of each job, log.txt goes on over all of them."""
+    first, second = resumed_log(19, 379), resumed_log(399, 799)
+    folder_of(tmp_path, metrics=metrics, log_txt=first + second, job1_out=first, job2_out=second)
+    assert [run.rows for run in sources.read(tmp_path)] == [40]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from d2check.errors import InputError
-from d2check.model import Event
+from d2check.model import Event, Series
 from d2check.sources._links import not_followed
 from d2check.sources.folder import files
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json
@@ -23,6 +25,8 @@ EXPECTED = "an output folder of Detectron2 (metrics.json, log.txt) or a run fold
 # Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
 # they add little.
 _SMALL_BYTES = 4 * 2**20
+
+_SAME_SHARE = 0.8  # a resume repeats some iterations, with other losses
 
 _T = TypeVar("_T")
 
@@ -122,6 +126,15 @@ def _add_events(folder: Path, found: Contents) -> None:
             found.sources.append(path)
 
 
+def _shows_the_same(one: Series, other: Series) -> bool:
+    """Whether the shorter of two lies within the other: a capture of one of its processes."""
+    common, here, there = np.intersect1d(
+        one.iterations, other.iterations, assume_unique=True, return_indices=True
+    )
+    enough = len(common) >= _SAME_SHARE * min(len(one), len(other))
+    return enough and np.array_equal(one.values[here], other.values[there], equal_nan=True)
+
+
 def _repeats(log: LogSegment, known: Sequence[LogSegment]) -> bool:
     """Whether a training, or a failed start, of another capture is in the list already."""
     loss = log.series.get("total_loss")
@@ -131,8 +144,6 @@ def _repeats(log: LogSegment, known: Sequence[LogSegment]) -> bool:
             mine, theirs = log.ending(None), other.ending(None)
             if (mine.error, mine.message) == (theirs.error, theirs.message):
                 return True
-        elif loss is not None and same is not None and loss.iterations[0] == same.iterations[0]:
-            rows = min(len(loss), len(same))
-            if (loss.values[:rows] == same.values[:rows]).all():
-                return True
+        elif loss is not None and same is not None and _shows_the_same(loss, same):
+            return True
     return False
