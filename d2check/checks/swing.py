@@ -16,6 +16,7 @@ PHI_RANGE = (-0.05, 0.2)
 WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
 LOWER = 0.7  # share of the spectrum that sets the level of the noise
 FIRST_CYCLES = 4
+NINE_IN_TEN = 1.645  # standard deviations
 LEVEL_CERTAINTY = 0.35  # independent ordinates that the level is worth, per bin: coupled, trimmed
 
 
@@ -32,7 +33,9 @@ def loss_swing(
 
     value: relative amplitude (0.2 = plus and minus 20 %). extras: surprise (-log10 of the
     probability that noise makes such a peak anywhere in the spectrum), cycles, period
-    (iterations), noise_ratio (amplitude / spread of the rows).
+    (iterations), noise_ratio (amplitude / spread of the rows), scatter (standard deviation of
+    total_loss around its course, natural logarithm), within (share of its course within which
+    nine rows of ten lie, 0.3 = plus 30 %).
 
     Periodogram (Hann) of the residual of slow cosines and of an early fall, over an AR(1) null
     whose level is set by the lower 70 % of the ordinates, so that the swing itself does not raise
@@ -46,7 +49,10 @@ def loss_swing(
         return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
     residual = _without_course(curve.pool, curve.effective, slow_terms)
     surprise, amplitude, cycles = _strongest(residual)
+    scatter = float(np.std(_without_course(curve.total, curve.effective, slow_terms)))
     extras: dict[str, Scalar] = {
+        "scatter": scatter,
+        "within": math.expm1(NINE_IN_TEN * scatter),
         "surprise": surprise,
         "cycles": cycles,
         "period": n * curve.every / cycles if cycles else None,

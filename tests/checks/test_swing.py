@@ -41,6 +41,13 @@ def test_coloured_noise_is_no_swing():
     assert found.extras["surprise"] < 4 or found.value < 0.15
 
 
+@pytest.mark.parametrize("sd", [0.1, 0.5])
+def test_the_scatter_is_that_around_the_course(sd):
+    found = loss_swing(series(noisy(power_law(2.0, 400), sd, 3)))
+    assert found.extras["scatter"] == pytest.approx(sd, rel=0.1)
+    assert found.extras["within"] == pytest.approx(np.expm1(1.645 * sd), rel=0.2)
+
+
 def test_a_healthy_bump_is_no_swing():
     bump = 1 + 0.25 * np.exp(-(((np.arange(300) - 140) / 30) ** 2))
     found = loss_swing(series(noisy(power_law(2.9, 300) * bump, 0.12, 1)))
