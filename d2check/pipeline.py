@@ -160,11 +160,13 @@ def watch(
     pace: Pace | None = None,
     *,
     on_look: Callable[[Look], None] = lambda look: None,
+    on_wait: OnLine = lambda why: None,
 ) -> Report:
     """Judge a training again and again while it writes its files, until it ends.
 
-    Ctrl-C ends the watching, and the last look is reported. on_look: told of every look. Raises
-    InputError for a path that holds nothing to judge.
+    Ctrl-C ends the watching, and the last look is reported. on_look: told of every look,
+    on_wait: once of why there is nothing to judge yet. Raises InputError for a path in which
+    nothing comes to be judged.
     """
     from d2check.watch import Pace, follow
 
@@ -173,7 +175,7 @@ def watch(
     interrupted = False
     notes = terms.notes
     try:
-        for look in follow(path, rules, pace or Pace()):
+        for look in follow(path, rules, pace or Pace(), on_wait):
             judged = [look.judged]
             on_look(look)
             if look.over and look.news:

@@ -96,16 +96,21 @@ def _needed(rule: str) -> int:
     return CERTAIN_AFTER.get(rule, _LOOKS if rule.startswith(_NOISY) else 1)
 
 
-def follow(path: Path, rules: Sequence[Rule], pace: Pace = Pace()) -> Iterator[Look]:
+def follow(
+    path: Path,
+    rules: Sequence[Rule],
+    pace: Pace = Pace(),
+    on_wait: Callable[[str], None] = lambda why: None,
+) -> Iterator[Look]:
     """A look at the latest training of an output, whenever it has grown enough, until it ends.
 
     Looks grow rarer with the training, and take a hundredth of the time at most. A folder in which
-    there is nothing yet is waited for. Raises InputError where patience ends without anything to
-    judge, and at once for a path that does not exist.
+    there is nothing yet is waited for; on_wait is told so, once. Raises InputError where patience
+    ends without anything to judge, and at once for a path that does not exist.
     """
     if not path.exists():
         sources.read(path)
-    files = _Files(path, pace)
+    files = _Files(path, pace, on_wait)
     told, runs, due = Told(), 0, 0
     while True:
         began_s = pace.clock_s()
@@ -128,8 +133,9 @@ def follow(path: Path, rules: Sequence[Rule], pace: Pace = Pace()) -> Iterator[L
 class _Files:
     """The files of one output: whether they grow, and whether somebody writes them."""
 
-    def __init__(self, path: Path, pace: Pace) -> None:
+    def __init__(self, path: Path, pace: Pace, on_wait: Callable[[str], None]) -> None:
         """Patience begins now."""
+        self._on_wait: Callable[[str], None] | None = on_wait
         self._path = path
         self._pace = pace
         self._sizes: tuple[tuple[str, int, float], ...] = ()
@@ -149,9 +155,12 @@ class _Files:
             self._sizes, self._grown_s, self._told_still = sizes, self._pace.clock_s(), False
         try:
             self._runs = sources.read(self._path)
-        except InputError:
+        except InputError as error:
             if self._idle():
                 raise
+            if self._on_wait is not None:
+                self._on_wait(error.found)
+        self._on_wait = None
         return self._runs
 
     def ending(self, run: Run) -> tuple[bool, str | None]:

@@ -153,7 +153,9 @@ def test_an_empty_folder_is_waited_for(training, rules):
             )
 
     one.write = write
-    looks = list(follow(one.path, rules, one.pace(patience_s=600.0)))
+    told = []
+    looks = list(follow(one.path, rules, one.pace(patience_s=600.0), told.append))
+    assert told == ["no metrics and no log in it"]
     assert looks[0].judged.run.rows == 1
     assert looks[-1].judged.run.rows == 5
 

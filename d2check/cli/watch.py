@@ -54,7 +54,14 @@ def command(path: Path, every: str, patience: str, choices: ReportChoices) -> in
     if choices.verbosity >= 0:
         click.echo(f"d2check: following {path}; Ctrl-C ends it with the report", err=True)
     return deliver(
-        pipeline.watch(path, chosen.rules, terms, pace, on_look=lambda look: _tell(look, choices)),
+        pipeline.watch(
+            path,
+            chosen.rules,
+            terms,
+            pace,
+            on_look=lambda look: _tell(look, choices),
+            on_wait=lambda why: click.echo(f"nothing to judge yet: {why}", err=True),
+        ),
         choices,
     )
 
