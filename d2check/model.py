@@ -241,6 +241,7 @@ FACTS: Mapping[str, str] = {
     "identity_norms": "of these, with the values they were made with: nothing was loaded into them",
     "frozen_convolutions": "convolutions of the backbone whose weights do not change",
     "state_dicts_loaded": "how often weights were loaded into the model or a part of it",
+    "evaluations_empty": "evaluations in which the model predicted nothing at all",
     "seed": "seed of the training",
     "epochs_planned": "planned iterations x images per batch / images",
     "epochs_observed": "the same for the iterations seen",

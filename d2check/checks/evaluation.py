@@ -8,16 +8,23 @@ from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 
-def best_ap(ap: Series, total: Series | None = None) -> Measurement:
+def best_ap(ap: Series, total: Series | None = None, empty: int | None = None) -> Measurement:
     """The highest average precision of any evaluation, in percent.
 
-    -1 and NaN are no result (no ground truth of that kind) and are left out. extras: last, at,
-    evaluations, counted ("4 evaluations"), loss_fell (share by which the total loss fell).
+    -1 and NaN are no result (no ground truth of that kind) and are left out, unless the model
+    predicted nothing: empty is the number of such evaluations, of which Detectron2 sets all to -1
+    or NaN. extras: last, at, evaluations, counted ("4 evaluations"), nothing (words for the case
+    that nothing was ever predicted, else empty), loss_fell (share by which the total loss fell).
     """
     known = np.isfinite(ap.values) & (ap.values >= 0)
-    if not known.any():
+    nothing = ""
+    if known.any():
+        values, iterations = ap.values[known], ap.iterations[known]
+    elif empty:
+        values, iterations = np.zeros(min(empty, len(ap))), ap.iterations[-empty:]
+        nothing = ": the model predicts nothing at all"
+    else:
         return Measurement(None, undecided="no evaluation has a result")
-    values, iterations = ap.values[known], ap.iterations[known]
     at = int(np.argmax(values))
     fell = None
     if total is not None and len(total) >= 10:
@@ -29,6 +36,7 @@ def best_ap(ap: Series, total: Series | None = None) -> Measurement:
         "at": int(iterations[at]),
         "evaluations": len(values),
         "counted": counted(len(values), "evaluation"),
+        "nothing": nothing,
         "loss_fell": fell,
     }
     span = (int(iterations[0]), int(iterations[-1]))

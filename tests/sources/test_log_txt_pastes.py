@@ -213,3 +213,45 @@ def test_every_line_of_a_paste_is_accounted_for():
     for text in (NAN, BOLD, HALF_A_TRACEBACK, NOTEBOOK, CUT, MEMORY_IN_PROSE):
         counts = read_log_bytes(text.encode()).counts
         assert counts.total == text.count("\n") + (not text.endswith("\n"))
+
+
+def test_what_a_model_without_predictions_scored_is_told_apart_from_no_ground_truth():
+    """https://github.com/facebookresearch/detectron2/issues/607"""
+    said = "[01/02 15:42:27 d2.evaluation.{}]: {}"
+    lines = [said.format("evaluator", "Start inference on 51 images")]
+    lines += ["WARNING " + said.format("coco_evaluation", "No predictions from the model!")] * 2
+    lines += [
+        said.format("testing", f"copypaste: {text}")
+        for text in ("Task: bbox", "AP,AP50,AP75", "-1.0000,-1.0000,-1.0000")
+    ]
+    found = run("\n".join(lines))
+    assert found.facts["evaluations_empty"] == 1
+    assert found.series["bbox/AP"].values.tolist() == [-1.0]
+    assert "evaluations_empty" not in run("\n".join([lines[0], *lines[3:]])).facts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # https://github.com/facebookresearch/detectron2/issues/5153: nobody set the logger up
+        "WARNING:fvcore.common.checkpoint:Skip loading parameter 'backbone.res4.weight' to the "
+        "model due to incompatible shapes: (256, 1024, 1, 1) in the checkpoint but (256, 256)",
+        # https://github.com/facebookresearch/detectron2/issues/1745: the words before v0.2
+        "Unable to load 'backbone.res4.weight' to the model due to incompatible shapes: (81,) in",
+    ],
+    ids=["logging's default", "v0.1"],
+)
+def test_weights_that_were_not_loaded_are_seen_in_other_words(text):
+    (event,) = run(text).events
+    assert (event.kind, event.message) == ("skipped-weights", "backbone.res4.weight")
+
+
+def test_a_log_of_evaluations_alone_did_not_end_early():
+    lines = [
+        "[07/03 17:29:36] detectron2 INFO: Rank of current process: 0. World size: 1",
+        "[07/03 17:29:37] detectron2 INFO: Running with full config:",
+        "SOLVER:",
+        "  MAX_ITER: 40000",
+        "[07/03 17:29:40] fvcore.common.checkpoint INFO: Loading checkpoint from r101.pth",
+    ]
+    assert run("\n".join(lines)).ending.kind is EndingKind.UNKNOWN

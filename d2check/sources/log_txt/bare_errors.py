@@ -13,10 +13,11 @@ _NAMED = re.compile(
 # Detectron2's, PyTorch's and CUDA's own words, which mean an end wherever they stand in a line.
 _DEADLY = re.compile(
     r"(?:(?P<name>(?:[A-Za-z_]\w*\.)*\w*Error): *)?(?P<text>(?:Loss became infinite or NaN|"
-    r"CUDA out of memory|CUDA error: device-side assert).*)",
+    r"Predicted boxes or scores contain Inf/NaN|CUDA out of memory|CUDA error: device-side assert)"
+    r".*)",
     re.IGNORECASE,
 )
-_USUAL = {"l": "FloatingPointError", "c": "RuntimeError"}
+_USUAL = {"l": "FloatingPointError", "p": "FloatingPointError", "c": "RuntimeError"}
 _GOES_ON = re.compile(r"^\W*loss_dict = ")
 
 

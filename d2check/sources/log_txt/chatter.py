@@ -13,7 +13,7 @@ _HEAD = re.compile(
     rb"\[\d\d/\d\d \d\d:\d\d:\d\d(?: [^\]\n]*\]|\] [\w.]+ INFO): (?![ \t])(?P<word>[^ ]+)"
 )
 # A quote, a label, another logger's stamp or a level may begin so.
-_MAYBE_HEADED = b">[(0123456789WECD \t\v\f`"
+_MAYBE_HEADED = b">[(0123456789WECDI \t\v\f`"
 _STAMP = re.compile(rb"\[\d\d/\d\d \d\d:\d\d:\d\d")
 _WORDS = frozenset(word.encode() for word in messages.WORDS)
 

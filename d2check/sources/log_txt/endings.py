@@ -93,6 +93,8 @@ class LastSeen:
     def _silent(self, planned: int | None, where: int | None) -> Ending:
         of = f" of {planned}" if planned is not None else ""
         told = planned is not None or self.eta_s > 0 or self.stale_iteration is not None
+        if not self.began and self.total_line is None:
+            return Ending(read_from=self._at(self.last_line))  # no loop was seen to run
         line = self.total_line or self.last_line
         if self.total_line is not None and told:
             at = f"at iteration {where}{of}" if where is not None else "before its first row"

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 
 from d2check.sources.log_txt.start import MAX_NAMES, Evaluation, Start
 
-# A prefix of Detectron2's logger (console and file) or of logging's and loguru's defaults.
+# A prefix of Detectron2's logger (console and file), or of those that logging and loguru have where
+# nobody set them up: `WARNING:fvcore.common.checkpoint:`.
 PREFIX = re.compile(
     r"(?:(?P<level>WARNING|ERROR|CRITICAL|DEBUG) )?"
     r"(?:\[\d\d/\d\d \d\d:\d\d:\d\d(?: [^\]]*\]: ?|\] [\w.]+ (?P<level2>[A-Z]+): ?)"
     r"|\[\d{4}-\d\d-\d\d[ T][\d:.,]+\]\[[^\]]*\]\[(?P<level5>[A-Z]+)\] - "
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)? *(?:[\w. ]*?(?P<level3>[A-Z]{4,8}):? |"
-    r"\| *(?P<level4>[A-Z]+) *\| [^-]*- ))"
+    r"\| *(?P<level4>[A-Z]+) *\| [^-]*- )"
+    r"|(?P<level6>DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:(?! ))"
 )
 
 # Blocks of several lines that a message opens, up to the next message.
@@ -212,7 +214,10 @@ def _copypaste(start: Start, found: re.Match[str], line: int) -> None:
 
 
 def _no_predictions(start: Start, found: re.Match[str], line: int) -> None:
+    # Said once for each task of an evaluation: boxes, masks.
     start.event("no-predictions", found[0], line)
+    start.empty_evaluations.add(start.last_iteration)
+    start.facts["evaluations_empty"] = len(start.empty_evaluations)
     return
 
 
@@ -268,6 +273,7 @@ _TABLE: Mapping[str, tuple[tuple[str, _Handler], ...]] = {
         (r"No checkpoint found\. (?:Initializing|Training) model from scratch", _scratch),
         (r"No predictions from the model!?", _no_predictions),
     ),
+    "Unable": ((r"Unable to load '([^']+)' to the model", _skip_parameter),),  # before v0.2
     "Skip": ((r"Skip loading parameter '([^']+)'", _skip_parameter),),
     "Some": ((r"Some model parameters (?:or buffers )?are not (?:found )?in the checkpoint",
               _missing),),

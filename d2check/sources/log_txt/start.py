@@ -80,6 +80,7 @@ class Start:
     weights_line: int | None = None
     class_instances: dict[str, int] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
+    empty_evaluations: set[int | None] = field(default_factory=set)
     waiting: list[Evaluation] = field(default_factory=list)
     placed: list[tuple[int, Evaluation]] = field(default_factory=list)
     dataset: str = ""
