@@ -100,7 +100,12 @@ def setup_of(starts: Sequence[Start]) -> LogSegment | None:
     for start in reversed(starts):
         told = start.facts.keys() - {"world_size", "seed", "command", "gpus_asked"}
         if not start.evaluation_only and (
-            told or start.events or start.config_text or start.skipped or start.missing
+            told
+            or start.events
+            or start.evaluations
+            or start.config_text
+            or start.skipped
+            or start.missing
         ):
             return _segment([start])
     return None
