@@ -327,7 +327,14 @@ def quartile_sd(residual: Floats) -> float:
 def smooth(values: Floats, rows: int) -> Floats:
     """float64[n]: running median over an odd number of rows, ends repeated."""
     half = rows // 2
-    padded = np.pad(values, half, mode="edge")
-    return np.asarray(
-        np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
-    )
+    return running_medians(np.pad(values, half, mode="edge"), 2 * half + 1)
+
+
+def running_medians(values: Floats, rows: int) -> Floats:
+    """float64[n - rows + 1]: median of every stretch of so many rows; none may be NaN."""
+    half = rows // 2
+    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
+    if rows % 2:
+        return np.asarray(np.partition(windows, half, axis=1)[:, half])
+    ordered = np.partition(windows, (half - 1, half), axis=1)
+    return np.asarray(0.5 * (ordered[:, half - 1] + ordered[:, half]))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from d2check.checks._curve import Floats, LossCurve, block_means, noise_of, pooled
+from d2check.checks._curve import Floats, LossCurve, block_means, median, noise_of, pooled
 
 NEAR_START = 20  # iterations; the first row of medians of 20 has 19
 NEAR_CHANCE = 0.7  # of the price of chance; what learns is below within a hundred iterations
@@ -32,7 +32,7 @@ def trained_level(curve: LossCurve, classes: int | None) -> str | None:
         classification = FOCAL_CHANCE
     for name, chance in (("loss_mask", mask), ("loss_cls", classification)):
         if name in curve.heads:
-            level = math.exp(float(np.median(curve.heads[name][rows])))
+            level = math.exp(median(curve.heads[name][rows]))
             if level < 0.5 * chance:
                 return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
     return None
@@ -55,7 +55,7 @@ def start_unseen(curve: LossCurve, classes: int | None) -> str | None:
     if "loss_rpn_cls" not in curve.heads:
         chances = {"loss_cls": FOCAL_CHANCE}
     levels = {
-        name: math.exp(float(np.median(curve.heads[name][:FIRST_ROWS])))
+        name: math.exp(median(curve.heads[name][:FIRST_ROWS]))
         for name in chances
         if name in curve.heads
     }

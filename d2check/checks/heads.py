@@ -15,6 +15,7 @@ from d2check.checks._curve import (
     block_means,
     for_trends,
     loss_curve,
+    median,
     noise_of,
     slope_of,
 )
@@ -23,6 +24,7 @@ from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
 FALL_SCALE = 30.0
+WIDE_RANGE = 0.5  # in ln: a head whose eighths range this wide does not stand still
 HALF_HANDICAP = 0.05  # in ln: by so much nearer to chance a half must be to stand for the whole
 
 
@@ -94,52 +96,45 @@ def _nearest_to_chance(
     min_effective: float,
 ) -> tuple[float, dict[str, Scalar]]:
     """The head nearest to chance, over the whole curve or its second half."""
-    found = [_from_chance(curve, name, *anchor) for name, anchor in anchors.items()]
-    value, extras = min(found, key=lambda f: f[0])
-    extras["effective"] = float(curve.effective[-1])
+    value, name = min((_from_chance(curve, n, *anchor), n) for n, anchor in anchors.items())
+    told = _told(curve, name) | {"effective": float(curve.effective[-1])}
     middle = len(curve) // 2
     effective = float(curve.effective[-1] - curve.effective[middle])
-    later = curve.rows(slice(middle, None))
-    # A chance known to a fifth only may be passed on the way down.
-    certain = {name: anchor for name, anchor in anchors.items() if not anchor[1]}
-    if not certain or len(later) < min_rows or effective < min_effective:
-        return value, extras
-    found = [_from_chance(later, name, *anchor) for name, anchor in certain.items()]
-    half, of_half = min(found, key=lambda f: f[0])
-    if half < value - HALF_HANDICAP:
-        return half, {**of_half, "effective": effective}
-    return value, extras
+    if len(curve) - middle >= min_rows and effective >= min_effective:
+        nearer = value - HALF_HANDICAP
+        later = curve.rows(slice(middle, None))
+        found = [
+            (_from_chance(later, n, *anchor), n)
+            for n, anchor in anchors.items()
+            # A chance known to a fifth only may be passed on the way down.
+            if not anchor[1] and abs(median(later.heads[n]) - math.log(anchor[0])) < nearer
+        ]
+        if found and min(found)[0] < nearer:
+            value, name = min(found)
+            told = _told(later, name) | {"effective": effective}
+    return value, {**told, "chance": anchors[name][0]}
 
 
 def _stillest(curve: LossCurve, min_rows: int) -> tuple[float, dict[str, Scalar]] | None:
     """Of loss_cls and loss_mask the one that moved least at the base rate: (at most, extras).
 
     The larger of its fall (two standard errors up) and of the range of its eighths, so that a
-    head that fell and came back does not count as still.
+    head that fell and came back does not count as still. None where that range is wide.
     """
     curve = at_base_rate(curve)
     names = [n for n in ("loss_cls", "loss_mask") if n in curve.heads]
     if "loss_rpn_cls" not in curve.heads or len(curve) < min_rows or not names:
         return None
-    found = []
-    for name in names:
-        values = curve.heads[name]
-        x = np.log1p(curve.effective / FALL_SCALE)
-        slope, se = slope_of(x, values, noise_of(values))
-        reach = float(x[-1] - x[0])
-        eighths = block_means(values, max(1, len(values) // 8))
-        most = max(abs(slope * reach) + 2 * se * reach, float(np.ptp(eighths)))
-        others = _fall(curve, np.mean([v for k, v in curve.heads.items() if k != name], axis=0))
-        told: dict[str, Scalar] = {
-            "head": name,
-            "chance": None,
-            "level": math.exp(float(np.median(values))),
-            "fall": -math.expm1(slope * reach),
-            "others": -math.expm1(-others),
-            "effective": float(curve.effective[-1]),
-        }
-        found.append((most, told))
-    return min(found, key=lambda f: f[0])
+    size = max(1, len(curve) // 8)
+    ranges = {name: float(np.ptp(block_means(curve.heads[name], size))) for name in names}
+    name = min(names, key=lambda n: ranges[n])
+    if ranges[name] > WIDE_RANGE:
+        return None
+    x = np.log1p(curve.effective / FALL_SCALE)
+    slope, se = slope_of(x, curve.heads[name], noise_of(curve.heads[name]))
+    most = (abs(slope) + 2 * se) * float(x[-1] - x[0])
+    told = _told(curve, name) | {"chance": None, "effective": float(curve.effective[-1])}
+    return max(most, ranges[name]), told
 
 
 def _is_of_classes(name: str) -> bool:
@@ -165,27 +160,25 @@ def _anchors(
     return anchors
 
 
-def _from_chance(
-    curve: LossCurve, name: str, chance: float, uncertainty: float
-) -> tuple[float, dict[str, Scalar]]:
+def _from_chance(curve: LossCurve, name: str, chance: float, uncertainty: float) -> float:
+    """|ln(level / chance)|, less what the chance is uncertain by, + |fall| of a head."""
     values = curve.heads[name]
-    noise = noise_of(values)
-    fall = _fall(curve, values)
-    level = float(np.median(values))
-    distance = max(abs(level - math.log(chance)) - uncertainty, 0.0)
+    distance = max(abs(median(values) - math.log(chance)) - uncertainty, 0.0)
+    return distance + abs(_fall(curve, values))
+
+
+def _told(curve: LossCurve, name: str) -> dict[str, Scalar]:
+    """What messages say of a head: its level and fall, and the fall of the others."""
+    values = curve.heads[name]
     others = [v for k, v in curve.heads.items() if k != name]
-    elsewhere = 0.0
-    if others:
-        elsewhere = _fall(curve, np.mean(others, axis=0))
-    extras: dict[str, Scalar] = {
+    elsewhere = _fall(curve, np.mean(others, axis=0)) if others else 0.0
+    return {
         "head": name,
-        "chance": chance,
-        "level": math.exp(level),
-        "fall": -math.expm1(-fall),
-        "se": noise.mean_se(len(values)),
+        "level": math.exp(median(values)),
+        "fall": -math.expm1(-_fall(curve, values)),
+        "se": noise_of(values).mean_se(len(values)),
         "others": -math.expm1(-elsewhere),
     }
-    return distance + abs(fall), extras
 
 
 def _fall(curve: LossCurve, values: Floats) -> float:
@@ -274,12 +267,12 @@ def roi_stall(
     bounds = [_upper_fall(x[half:], curve.heads[name][half:]) for name in names]
     tenth = max(3, len(curve) // 10)
     extras: dict[str, Scalar] = {
-        "level": math.exp(float(np.median(curve.heads["loss_cls"][-tenth:]))),
+        "level": math.exp(median(curve.heads["loss_cls"][-tenth:])),
         "rpn": _total_fall(curve.heads["loss_rpn_cls"], tenth),
         "mask": _total_fall(curve.heads["loss_mask"], tenth)
         if "loss_mask" in curve.heads
         else None,
-        "rpn_level": math.exp(float(np.median(curve.heads["loss_rpn_cls"][-tenth:]))),
+        "rpn_level": math.exp(median(curve.heads["loss_rpn_cls"][-tenth:])),
         "effective": float(curve.effective[-1]),
         "fresh": "no" if trained_level(curve, classes) else "yes",
     }
@@ -293,7 +286,7 @@ def _upper_fall(x: Floats, values: Floats) -> float:
 
 
 def _total_fall(values: Floats, rows: int) -> float:
-    return -math.expm1(float(np.median(values[-rows:]) - np.median(values[:rows])))
+    return -math.expm1(median(values[-rows:]) - median(values[:rows]))
 
 
 def first_level(

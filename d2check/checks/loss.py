@@ -14,6 +14,7 @@ from d2check.checks._curve import (
     at_base_rate,
     for_trends,
     loss_curve,
+    median,
     noise_of,
     slope_of,
 )
@@ -68,9 +69,7 @@ def loss_fall(
             best_z, best_fall, best_name = fall / fall_se, fall, name
     effective = float(curve.effective[-1])
     tenth = max(3, len(curve) // 10)
-    first, last = (
-        math.exp(float(np.median(e))) for e in (curve.total[:tenth], curve.total[-tenth:])
-    )
+    first, last = (math.exp(median(e)) for e in (curve.total[:tenth], curve.total[-tenth:]))
     extras: dict[str, Scalar] = {
         "z": best_z,
         "upper": -math.expm1(-upper),
@@ -146,12 +145,12 @@ def late_fall(
     ]
     late, late_se = falls[0]
     expected = min(max(-early_slope * reach, 0.0), 0.3)
-    first, second = np.median(curve.total[: max(3, half // 5)]), np.median(curve.total[half:])
+    first, second = median(curve.total[: max(3, half // 5)]), median(curve.total[half:])
     extras: dict[str, Scalar] = {
         "falling_z": max(fall / se for fall, se in falls),
         "z": late / late_se,
         "late": -math.expm1(-late),
-        "early": -math.expm1(float(second - first)),
+        "early": -math.expm1(second - first),
         "expected": -math.expm1(-expected),
         "since": int(curve.iterations[half]),
         "effective": float(curve.effective[-1]),

@@ -14,7 +14,9 @@ from d2check.checks._curve import (
     block_means,
     for_trends,
     loss_curve,
+    median,
     noise_of,
+    running_medians,
     slope_of,
 )
 from d2check.checks._rcnn import background_dip, beside_roi
@@ -132,7 +134,7 @@ def _block_rises(values: Floats, noise: Noise) -> list[tuple[float, int]]:
 def _last_row(values: Floats) -> float:
     """Standard errors by which the last row stands above the 40 rows before the last four."""
     before = values[-44:-4] if len(values) > 12 else values[:-1]
-    return float(values[-1] - np.median(before)) / max(noise_of(values).sd, 1e-9)
+    return (float(values[-1]) - median(before)) / max(noise_of(values).sd, 1e-9)
 
 
 def _levels(values: Floats, exploded: bool) -> tuple[float, int, float]:
@@ -159,8 +161,7 @@ def _leap(values: Floats, rows: int) -> tuple[float, int]:
     Medians, so that a spike of a few rows is none. The first tenth does not count: R-CNN losses
     leap there as foreground is found.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
-    levels = np.median(windows, axis=1)
+    levels = running_medians(values, rows)
     steps = levels[rows:] - levels[:-rows]
     skip = len(values) // 10
     if len(steps) <= skip:
@@ -172,5 +173,5 @@ def _leap(values: Floats, rows: int) -> tuple[float, int]:
 def _recovering(curve: LossCurve, noise: Noise) -> bool:
     quarter = max(len(curve) // 4, 4)
     slope, se = slope_of(np.arange(quarter, dtype=np.float64), curve.pool[-quarter:], noise)
-    start = float(np.median(curve.total[: max(3, len(curve) // 20)]))
-    return slope < -4 * se and float(np.median(curve.total[-quarter:])) < start
+    start = median(curve.total[: max(3, len(curve) // 20)])
+    return slope < -4 * se and median(curve.total[-quarter:]) < start

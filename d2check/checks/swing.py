@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +48,9 @@ def loss_swing(
     n = len(curve)
     if n < min_rows:
         return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
-    residual = _without_course(curve.pool, curve.effective, slow_terms)
+    residual, of_total = _without_course((curve.pool, curve.total), curve.effective, slow_terms)
     surprise, amplitude, cycles = _strongest(residual)
-    scatter = float(np.std(_without_course(curve.total, curve.effective, slow_terms)))
+    scatter = float(np.std(of_total))
     extras: dict[str, Scalar] = {
         "scatter": scatter,
         "within": math.expm1(NINE_IN_TEN * scatter),
@@ -61,21 +62,29 @@ def loss_swing(
     return Measurement(amplitude, "share", curve.span, extras)
 
 
-def _without_course(values: Floats, effective: Floats, terms: int) -> Floats:
-    """float64[n]: the residual of slow cosines and of two early falls, outliers drawn in."""
-    n = len(values)
-    row = np.arange(n, dtype=np.float64) + 0.5
+def _without_course(curves: Sequence[Floats], effective: Floats, terms: int) -> list[Floats]:
+    """float64[n] each: residuals of slow cosines and two early falls, outliers drawn in."""
+    n = len(effective)
     basis = np.empty((terms + 2, n))
-    for k in range(terms):
-        np.cos(np.pi * k / n * row, out=basis[k])
+    basis[:terms] = _slow_cosines(n, terms)
     np.log1p(effective / 10, out=basis[terms])
     np.exp(effective / -15, out=basis[terms + 1])
-    gram = basis @ basis.T + 1e-7 * n * np.eye(len(basis))
-    fitted = np.linalg.solve(gram, basis @ values) @ basis
-    drawn = winsorised(values, fitted, quartile_sd(values - fitted))
-    fitted = np.linalg.solve(gram, basis @ drawn) @ basis
-    limit = 3.5 * quartile_sd(values - fitted)
-    return np.asarray(np.clip(values - fitted, -limit, limit))
+    solver = np.linalg.inv(basis @ basis.T + 1e-7 * n * np.eye(len(basis)))
+    residuals = []
+    for values in curves:
+        fitted = (solver @ (basis @ values)) @ basis
+        drawn = winsorised(values, fitted, quartile_sd(values - fitted))
+        rest = values - (solver @ (basis @ drawn)) @ basis
+        limit = 3.5 * quartile_sd(rest)
+        residuals.append(np.asarray(np.minimum(np.maximum(rest, -limit), limit)))
+    return residuals
+
+
+@lru_cache(maxsize=2)
+def _slow_cosines(n: int, terms: int) -> Floats:
+    """float64[terms, n]: cosines of 0, 1, 2 ... half turns over the rows."""
+    row = np.arange(n, dtype=np.float64) + 0.5
+    return np.asarray(np.cos(np.pi / n * np.arange(terms)[:, None] * row))
 
 
 def _strongest(residual: Floats) -> tuple[float, float, float]:
