@@ -111,7 +111,7 @@ class Looks:
         """Add one record. The failure that is certain by it; None once one was told."""
         if self.certain is not None or not self._rules:
             return None
-        self._growing.take(record)
+        self._growing.take(_scalars_of(record))
         done = self._growing.iterations
         if record.get("t") != "iter" or self._growing.phase == _RAMP:
             return None
@@ -125,6 +125,13 @@ class Looks:
         self._next = next_look(done)
         self.certain = self._held.look(failed, done)
         return self.certain
+
+
+def _scalars_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The losses and the rate of an iteration, without what no look asks for."""
+    if record.get("t") != "iter":
+        return record
+    return {key: record[key] for key in ("t", "i", "scalars") if key in record}
 
 
 def is_no_number(record: Mapping[str, Any]) -> bool:
