@@ -710,3 +710,23 @@ def test_any_bytes_are_read_and_every_line_is_counted_once(data):
     if data[:2] not in (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b"):
         assert log.counts.total == data.count(b"\n") + (data[-1:] not in (b"", b"\n"))
     assert min(vars(log.counts).values(), default=0) >= 0
+
+
+def test_what_is_lost_of_a_damaged_packed_log_is_told(tmp_path):
+    whole = gzip.compress("\n".join(rows(3999)).encode())
+    path = tmp_path / "log.txt.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    last = read_log(path).segments[-1]
+    assert 10 < last.rows < 200
+    assert [e.kind for e in last.events] == ["damaged"]
+    assert "it ends early" in last.events[0].message
+    path.write_bytes(whole[:12])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        read_log(path)
+
+
+def test_a_start_of_which_only_the_last_row_was_printed_did_train():
+    """A fork that never says that it starts, stopped before its first row was due."""
+    speed = message("Overall training speed: 8 iterations in 0:00:09 (1.2 s / it)")
+    segment = one(BEGIN, speed, TOTAL, line(10, "10/17 10:00:09"))
+    assert segment.rows == 0 and segment.ending(None).iteration == 10

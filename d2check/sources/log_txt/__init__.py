@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d2check.errors import InputError
+from d2check.model import Event
+from d2check.sources._unpack import Readable
 from d2check.sources.log_txt.metric_line import MetricLine, parse_metric_line
 from d2check.sources.log_txt.reader import LineCounts, Malformed, Reader
 from d2check.sources.log_txt.segments import LogSegment, segments_of, setup_of
-from d2check.sources.log_txt.stream import Readable, plain
+from d2check.sources.log_txt.stream import plain
 
 __all__ = [
     "LineCounts",
@@ -47,10 +49,12 @@ class LogFile:
     """All trainings of one log, in file order. malformed: the first hundred such lines.
 
     setup: where there is none, what the lines tell of one all the same: its data, its weights.
+    damage: what stopped the unpacking of a packed file; an event of the last training as well.
     """
 
     segments: tuple[LogSegment, ...]
     setup: LogSegment | None
+    damage: str | None
     counts: LineCounts
     malformed: tuple[Malformed, ...]
     size_bytes: int
@@ -73,6 +77,9 @@ def read_log(path: Path) -> LogFile:
             "Check the path and its rights",
         ) from error
     counts = log.counts
+    if log.damage and not log.segments:
+        found = f"it cannot be unpacked ({log.damage})"
+        raise InputError(str(path), found, _EXPECTED, "Copy the file again")
     if not log.size_bytes:
         raise InputError(str(path), "the file is empty", _EXPECTED, "Check the path")
     if not counts.metric and not counts.known:
@@ -87,7 +94,13 @@ def read_log_stream(stream: Readable, name: str) -> LogFile:
     reader.read(stream)
     segments = segments_of(reader.starts)
     setup = None if segments else setup_of(reader.starts)
-    return LogFile(segments, setup, reader.counts, tuple(reader.malformed), reader.size_bytes)
+    if segments and reader.damage:
+        last = segments[-1]
+        text = f"the packed file is damaged ({reader.damage}), what follows its last line is lost"
+        event = Event("damaged", text, last.last_training, f"{name}:{reader.lines}")
+        segments = (*segments[:-1], replace(last, events=(*last.events, event)))
+    malformed = tuple(reader.malformed)
+    return LogFile(segments, setup, reader.damage, reader.counts, malformed, reader.size_bytes)
 
 
 def read_log_bytes(data: bytes, name: str = "pasted text") -> LogFile:

@@ -8,11 +8,12 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from d2check.sources._unpack import Readable, Unpacked
 from d2check.sources.log_txt import bare_errors, blocks, chatter, messages, raw
 from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
 from d2check.sources.log_txt.stamps import Clock
 from d2check.sources.log_txt.start import Start
-from d2check.sources.log_txt.stream import Readable, batches
+from d2check.sources.log_txt.stream import batches, unpacked
 from d2check.sources.log_txt.table import Table, table_of
 from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, cut_crash, is_frame, is_head
 from d2check.sources.log_txt.wrapped import WrappedRow
@@ -70,6 +71,7 @@ class Reader:
         self.malformed: list[Malformed] = []
         self.lines = 0
         self.size_bytes = 0
+        self.damage: str | None = None  # of a packed file: what stopped the reading
         self._clock = Clock()
         self._parser = LineParser()
         self._block: str | None = None
@@ -85,12 +87,14 @@ class Reader:
 
     def read(self, stream: Readable) -> None:
         """All lines of the stream."""
-        for batch in batches(stream):
+        content = unpacked(stream)
+        for batch in batches(content):
             self.size_bytes += len(batch)
             spoilt = b"\x00" in batch or b"\r" in batch
             for block in _blocks(batch):
                 if spoilt or MARK not in block or not self._rows_at_once(block):
                     self._each(block, spoilt=spoilt)
+        self.damage = content.damage if isinstance(content, Unpacked) else None
         self._flush_held()
         self._end_traceback()
         self.counts = LineCounts(

@@ -78,7 +78,7 @@ def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
     for start in starts:
         if groups and _continues(start, groups[-1][-1]):
             groups[-1].append(start)
-        elif start.last_iteration is not None or start.began_line is not None or start.crashes:
+        elif start.has_begun or start.stale_iteration is not None or start.crashes:
             groups.append([start])
         elif not start.evaluation_only and (start.headings or start.ranks):
             idle.append((max(len(groups) - 1, 0), start))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
-import zlib
 from collections.abc import Iterator
-from typing import Protocol
+
+from d2check.sources._unpack import MAGIC, Readable, Unpacked
 
 CHUNK_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 8 * CHUNK_BYTES
-_PACKED_BYTES = 64 * 1024
 
 # The escape itself, and what it becomes when text is copied out of an editor or a web page.
 _ESCAPES = re.compile(
@@ -25,24 +24,32 @@ _HINTS = ((b"\x1b", b"\x1b"), (b"\xe2", b"\xe2\x90\x9b"), (b"^", b"^[["), (b"\\"
           (b"\\", b"\\033["), (b"\\", b"\\u001b["))  # fmt: skip
 
 
-class Readable(Protocol):
-    """What gives bytes on demand, none at its end."""
+class _Begun:
+    """A stream of which the beginning was read already."""
+
+    def __init__(self, first: bytes, rest: Readable) -> None:
+        self._first = first
+        self._rest = rest
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
+        first, self._first = self._first, b""
+        return first or self._rest.read(size)
+
+
+def unpacked(stream: Readable) -> Readable:
+    """The content of the stream, an `Unpacked` if it is packed by gzip."""
+    first = stream.read(CHUNK_BYTES)
+    return Unpacked(stream, first) if first.startswith(MAGIC) else _Begun(first, stream)
 
 
 def batches(stream: Readable) -> Iterator[bytes]:
     """Whole lines of the stream, many at a time, each batch without its last newline.
 
-    Colours are gone, CRLF is LF, gzip is unpacked, UTF-16 (a log redirected by PowerShell) is
+    Colours are gone, CRLF is LF, UTF-16 (a log redirected by PowerShell) is
     UTF-8; NUL bytes stay, so that the lines that hold them can be counted as damaged.
     """
     first = stream.read(CHUNK_BYTES)
-    if first[:2] == b"\x1f\x8b":
-        source: Iterator[bytes] = _unpacked(first, stream)
-    else:
-        source = _chunks(first, stream)
+    source: Iterator[bytes] = _chunks(first, stream)
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
         source = _decoded(source)
     rest = b""
@@ -89,22 +96,3 @@ def _decoded(source: Iterator[bytes]) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder("utf-16")("replace")
     for data in source:
         yield decoder.decode(data).encode("utf-8", "replace")
-
-
-def _unpacked(first: bytes, stream: Readable) -> Iterator[bytes]:
-    """The content of a gzip stream as far as it can be unpacked."""
-    member = zlib.decompressobj(wbits=31)
-    packed = first
-    while packed:
-        try:
-            data = member.decompress(packed, CHUNK_BYTES)
-        except zlib.error:
-            return
-        if data:
-            yield data
-        packed = member.unconsumed_tail or member.unused_data
-        if member.eof and packed:
-            if not packed.strip(b"\x00"):
-                return
-            member = zlib.decompressobj(wbits=31)
-        packed = packed or stream.read(_PACKED_BYTES)
