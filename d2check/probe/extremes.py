@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Side of the smaller trials against the largest: far enough apart to tell memory by area from
 # memory that is always there.
 SMALLER_SIDE = 0.7
+CLOSER_LOOKS = 2  # further trials where the largest did not fit
 
 
 class NotPossible(Exception):
@@ -61,12 +62,22 @@ def measure(
         raise NotPossible("the loader's batches are no list of samples")
     trials = design(template, shapes, height, width, divisor)
     device = next(model.parameters()).device
-    optimizer = getattr(inner, "optimizer", None)
-    zero_grad = getattr(optimizer, "zero_grad", None)
-    told = worst_batch.measure(model, trials, meter, autocast_of(inner, device.type), zero_grad)
+    autocast = autocast_of(inner, device.type)
+    zero_grad = getattr(getattr(inner, "optimizer", None), "zero_grad", None)
+
+    def measured(some: list[worst_batch.Trial]) -> list[dict[str, Any]]:
+        return worst_batch.measure(model, some, meter, autocast, zero_grad)
+
+    told = measured(trials)
+    worst = told[-1]
+    for _ in range(CLOSER_LOOKS):
+        size = between(told, len(template), divisor)
+        if size is None:
+            break
+        usual = told[0]["most_instances"]
+        told += measured([_trial(template, len(template), size, usual, usual, divisor=divisor)])
     for one in told:
         session.recorder.write(dict({"t": "trial"}, **one))
-    worst = told[-1]
     found: dict[str, Any] = {
         "worst_batch_height": height,
         "worst_batch_width": width,
@@ -116,6 +127,27 @@ def design(
     except ValueError as error:
         raise NotPossible(str(error)) from error
     return [_trial(template, *one, divisor=divisor) for one in distinct]
+
+
+def between(told: list[dict[str, Any]], images: int, divisor: int) -> tuple[int, int] | None:
+    """A size (height, width) between the largest that fitted and the smallest that did not.
+
+    Memory grows faster where batches are large, so the limit is best looked at from near. None
+    where all or nothing fitted, or both are as near as padding lets them be.
+    """
+    sized = [one for one in told if one["images"] == images]
+    fitted = [one for one in sized if not one.get("oom")]
+    failed = [one for one in sized if one.get("oom")]
+    if not fitted or not failed:
+        return None
+    low = max(fitted, key=lambda one: one["padded_pixels"])
+    high = min(failed, key=lambda one: one["padded_pixels"])
+    middles = [(low[side] + high[side]) // 2 for side in ("max_height", "max_width")]
+    sides = [(side // divisor * divisor, -(-side // divisor) * divisor) for side in middles]
+    sizes = [(height, width) for height in sides[0] for width in sides[1]]
+    inside = [s for s in sizes if low["padded_pixels"] < s[0] * s[1] < high["padded_pixels"]]
+    middle = (low["padded_pixels"] + high["padded_pixels"]) / 2
+    return min(inside, key=lambda size: abs(size[0] * size[1] - middle), default=None)
 
 
 def _trial(

@@ -38,6 +38,20 @@ def test_allocated_memory_says_that_it_is_not_all():
     assert headroom(10_000, None, series(peaks())).extras["measured"] == "allocated"
 
 
+def test_what_the_allocator_keeps_is_no_shortage_where_the_largest_batch_needs_less():
+    kept, used = series(np.full(50, 9800.0)), series(np.full(50, 7000.0))
+    found = headroom(10_000, kept, used, planned_iterations=90_000, worst_batch_mib=8000)
+    assert found.value == pytest.approx(0.2)
+    assert found.extras["measured"] == "needed"
+    assert found.extras["forecast_mib"] == 8000
+
+
+def test_a_largest_batch_that_a_training_has_exceeded_is_not_believed():
+    kept, used = series(np.full(50, 9800.0)), series(np.full(50, 9500.0))
+    assert headroom(10_000, kept, used, worst_batch_mib=8000).value == pytest.approx(0.05)
+    assert headroom(10_000, used, worst_batch_mib=9900).value == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("leak", [0.2, 2.0])
 def test_a_leak_is_measured_in_mib(leak):
     held = 1500 + leak * np.arange(400) + np.random.default_rng(1).standard_normal(400)

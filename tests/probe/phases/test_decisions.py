@@ -126,6 +126,16 @@ def test_a_batch_that_does_not_suit_the_model_ends_nothing():
     assert recorder.skipped() == ["worst-batch: 'sem_seg'"]
 
 
+def test_a_worst_batch_that_was_never_come_to_is_told():
+    course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
+    course.try_worst_batch = dict
+    go(course, 50)
+    course.end()
+    course.end()
+    assert recorder.skipped()[-1] == "worst-batch: the training ended before its turn"
+    assert len([told for told in recorder.skipped() if told.startswith("worst-batch")]) == 1
+
+
 def test_a_plan_without_phases_is_one_as_configured():
     course, recorder = course_of([])
     assert go(course, 10) == [None] * 10  # only the stop rule ends it

@@ -213,6 +213,32 @@ def test_trials_differ_in_images_in_area_and_in_objects(built):
     assert (sum(counts), max(counts)) == (sizes[-2]["instances"], sizes[-2]["most_instances"])
 
 
+def test_where_the_largest_does_not_fit_the_limit_is_looked_at_from_near(built, storage):
+    trainer, session = built
+    limit = 4 * 130 * 128
+
+    def limited(module, arguments):
+        images, _, height, width = arguments[0].shape
+        if images * height * width > limit:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = trainer._trainer.model.backbone.register_forward_pre_hook(limited)
+    try:
+        facts = extremes.measure(session, trainer, trainer._trainer, trainer.batch, Meter())
+    finally:
+        handle.remove()
+    told = trials_of(session)
+    assert facts["worst_batch_oom"] is True
+    assert "worst_batch_mib" not in facts
+    fitted = [one["padded_pixels"] for one in told if one["images"] == 4 and "oom" not in one]
+    assert (
+        max(fitted)
+        == 128 * 128
+        < 160 * 128
+        == min(one["padded_pixels"] for one in told if one.get("oom"))
+    )
+
+
 def trial(trainer, images=2, height=160):
     size = {"images": images, "padded_pixels": height * 128, "instances": 9 * images}
     size["most_instances"] = 9
