@@ -223,7 +223,7 @@ def show(mode: str, outcomes: Sequence[Outcome], levels: Sequence[str], verbose:
         counts = Counter(rule for o in mine for rule in set(o.warned + o.failed))
         if healthy and counts:
             print("      " + ", ".join(f"{rule} {n}" for rule, n in counts.most_common()))
-        if "bursty" in cls or cls == "data_bound":
+        if mine[0].said.expected == {"data_bound"}:
             print(f"      loader: {dict(Counter(o.loader for o in mine))}")
         if verbose:
             _show_wrong(mine, healthy)
