@@ -328,6 +328,8 @@ def _phases(
         first = plan["phases"][0]
         if isinstance(first, Mapping) and isinstance(first.get("name"), str):
             marked = [(first["name"], records.iterations[0])]
+    if not marked:
+        return ()
     ends = [begin - 1 for _, begin in marked[1:]] + [last]
     return tuple(
         Phase(name, begin, end)

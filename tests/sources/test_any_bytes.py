@@ -75,3 +75,34 @@ def test_a_sound_row_is_never_lost_in_what_surrounds_it(soup):
         path.write_bytes(b'{"iteration": 9, "total_loss": 2.0}\n' + soup + b"\n" + row)
         runs = read(path)
         assert any(1.25 in run.series["total_loss"].values for run in runs)
+
+
+CONFIGS = st.sampled_from([
+    b"VERSION: 2\n", b"SOLVER: {BASE_LR: 0.01, MAX_ITER: 400}\n", b"SOLVER:\n  STEPS: (1, 2)\n",
+    b"_BASE_: config.yaml\n", b"_BASE_: ../other.yaml\n", b"_BASE_: [a, 1]\n", b"MODEL: [\n",
+    b"train: {max_iter: 90, init_checkpoint: '${model.x}'}\n", b"optimizer: {lr: ${..lr}}\n",
+    b"model:\n  _target_: detectron2.modeling.GeneralizedRCNN\n", b"lr: ${lr}\n",
+    b"shape: !!python/object:detectron2.layers.shape_spec.ShapeSpec {channels: 3}\n",
+    b"f: !!python/name:os.system ''\n", b"x: !!python/object/apply:os.mkdir [CANARY]\n",
+    b"y: !!python/object/new:os.mkdir {args: [CANARY]}\n", b"z: !!python/tuple [1, 2]\n",
+    b"a: &id001 [1]\nb: *id001\n", b"<<: {a: 1}\n", b"? [a]\n: b\n", b"on: 1e-3\n", b"---\n", b"\t",
+    b"\x00", b"\xff\xfe", b"dataloader: {train: {total_batch_size: 1e9}}\n", b"SOLVER: 3\n",
+])  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(CONFIGS | st.binary(max_size=16), max_size=12).map(b"".join))
+def test_whatever_the_config_is_its_rows_are_read_and_nothing_in_it_is_done(soup):
+    """yacs dumps, LazyConfig dumps with Python in them, and what is neither."""
+    rows = b"".join(
+        b'{"iteration": %d, "total_loss": 1.5, "lr": 0.01, "time": 0.5}\n' % (20 * row + 19)
+        for row in range(20)
+    )
+    with TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "metrics.json").write_bytes(rows)
+        (root / "config.yaml").write_bytes(soup.replace(b"CANARY", bytes(root / "canary")))
+        (run,) = sources.read(root)
+        assert (run.rows, run.malformed_lines) == (20, 0)
+        assert run.config is not None or run.absent["config"]
+        assert sorted(path.name for path in root.iterdir()) == ["config.yaml", "metrics.json"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from d2check import sources
 from d2check.errors import InputError
 from d2check.sources.tfevents import read_events, read_events_stream
-from d2check.sources.tfevents.wire import masked_crc
+from d2check.sources.tfevents.wire import Records, masked_crc
 
 
 def varint(number):
@@ -205,7 +205,7 @@ def test_a_broken_record_is_told_and_counted(tmp_path: Path):
     (run,) = sources.read(path)
     assert run.malformed_lines == 1
     assert [e.message for e in run.events if e.kind == "damaged"] == [
-        "broken in 1 place, whose records are lost"
+        f"broken in 1 place, {len(rows[3])} bytes are lost"
     ]
 
 
@@ -226,6 +226,41 @@ def test_any_bytes_in_between_cost_no_other_record(junk, place):
     at = found.segments[0].series["total_loss"].iterations if found.segments else np.array([])
     # Junk that looks like a header may swallow what follows it; what stands before is safe.
     assert set(range(19, 20 * place, 20)) <= set(at.tolist())
+
+
+PIECES = st.sampled_from([
+    record(VERSION), *training(59), record(event(5, {}, tensors=[("a", b"\x08\x01")])), record(b""),
+    record(b"\x09no event"), b"\x00" * 30, struct.pack("<Q", 2**40), b"\x18" + bytes(7),
+    b"\xff" * 13,    training(19)[0][:-9], training(19)[0][5:], b"\x1f\x8b\x08" + bytes(9),
+])  # fmt: skip
+SOUP = st.lists(PIECES | st.binary(max_size=40), max_size=25).map(b"".join)
+
+
+@given(SOUP)
+@settings(max_examples=300, deadline=None)
+def test_every_byte_of_any_soup_is_of_a_record_or_counted_as_lost(data):
+    records = Records(io.BytesIO(data))
+    read_bytes = sum(len(one) + 16 for one in records)
+    packed = records.unpacked is not None
+    assert packed or records.size_bytes == len(data)
+    assert read_bytes + records.lost_bytes == records.size_bytes
+    assert (records.lost_bytes > 0) == bool(records.broken or records.truncated)
+
+
+@given(SOUP, st.floats(0, 1), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_any_soup_packed_and_cut_reads_without_an_exception(data, share, is_cut):
+    packed = gzip.compress(data, 1)
+    cut = int(share * len(packed)) if is_cut else len(packed)
+    found = read_events_stream(io.BytesIO(packed[:cut]), "events")
+    whole = read_events_stream(io.BytesIO(data), "events")
+    if data.startswith(b"\x1f\x8b"):  # taken for a packed file itself
+        return
+    assert found.records <= whole.records
+    if not is_cut:
+        assert (found.records, found.damaged) == (whole.records, whole.damaged)
+    elif found.records < whole.records and cut:
+        assert found.damaged
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(width=32, allow_nan=False))))

@@ -121,9 +121,8 @@ def _damage(records: Records) -> str | None:
     if records.broken and not records.records:
         return "it holds no records of an event file"
     if records.broken:
-        return (
-            f"broken in {records.broken} place{'s' * (records.broken > 1)}, whose records are lost"
-        )
+        places = "1 place" if records.broken == 1 else f"{records.broken} places"
+        return f"broken in {places}, {records.lost_bytes:,} bytes are lost"
     if records.truncated and not records.records:
         return "its first record is cut" if records.size_bytes else None
     return "its last record is cut" if records.truncated else None

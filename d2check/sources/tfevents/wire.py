@@ -40,7 +40,8 @@ class Records:
 
     records: how many were read. broken: how many places had to be skipped. truncated: the last
     record is cut, as while a training still writes or after it was killed. unpacked: the gzip
-    file around them, if there is one.
+    file around them, if there is one. size_bytes: of all that came (unpacked); lost_bytes: of what
+    belongs to no record that was read.
     """
 
     def __init__(self, stream: Readable) -> None:
@@ -51,6 +52,7 @@ class Records:
         self.broken = 0
         self.truncated = False
         self.size_bytes = 0
+        self._sound_bytes = 0
         self.unpacked: Unpacked | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -74,8 +76,14 @@ class Records:
                 continue
             self._at = begin + length + _CRC_BYTES
             self.records += 1
+            self._sound_bytes += _HEADER.size + length + _CRC_BYTES
             yield record
         self.truncated = self._at < len(self._data)
+
+    @property
+    def lost_bytes(self) -> int:
+        """Bytes of no record; final once all records have been read."""
+        return self.size_bytes - self._sound_bytes
 
     def _fill(self, count: int) -> bool:
         """Have `count` bytes at hand from here on; False where the stream ends before."""
