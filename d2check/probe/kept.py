@@ -16,7 +16,8 @@ import functools
 import io
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from .session import Session
@@ -33,13 +34,27 @@ def install(module: Any, session: Session) -> None:
     guard = Guard(session)
     opened = guard.opening(io.open)
     builtins.open = io.open = opened
-    os.remove = guard.removing(os.remove)
-    os.unlink = guard.removing(os.unlink)
-    os.rename = guard.renaming(os.rename)
-    os.replace = guard.renaming(os.replace)
+    for name, guarded in (
+        ("remove", guard.removing),
+        ("unlink", guard.removing),
+        ("rename", guard.renaming),
+        ("replace", guard.renaming),
+        ("stat", guard.looking),
+    ):
+        _replace_in_os(name, guarded)
     shutil.rmtree = guard.removing_tree(shutil.rmtree)
     module.save = guard.saving(module.save)
     module.load = guard.loading(module.load)
+
+
+def _replace_in_os(name: str, guarded: Callable[[Any], Any]) -> None:
+    real = getattr(os, name)
+    replacement = guarded(real)
+    # Where others look up whether a function knows directory handles, and so on.
+    for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        if real in able:
+            able.add(replacement)
+    setattr(os, name, replacement)
 
 
 class Guard:
@@ -123,6 +138,15 @@ class Guard:
             return real(self.source(f), *args, **kwargs)
 
         return guarded_load
+
+    def looking(self, real: Any) -> Any:
+        """For `os.stat`, by which `os.path` and `pathlib` tell whether a file is there."""
+
+        @functools.wraps(real)
+        def guarded_stat(path: Any, **kwargs: Any) -> Any:
+            return real(path if isinstance(path, int) else self.source(path), **kwargs)
+
+        return guarded_stat
 
     def removing(self, real: Any) -> Any:
         """For `os.remove`."""
@@ -211,12 +235,20 @@ class Guard:
 
 
 def is_output(folder: str) -> bool:
-    """Whether a training has written its results here."""
+    """Whether a training has written its results here.
+
+    Model files alone do not tell it of the folder that a script lies or works in: all that it
+    needs may lie there beside them.
+    """
     try:
         with os.scandir(folder) as entries:
-            return any(_is_telling(entry.name) for entry in entries)
+            names = {entry.name for entry in entries}
     except OSError:
         return False
+    if not names.isdisjoint(_MARKS):
+        return True
+    workplaces = (os.getcwd(), os.path.abspath(os.path.dirname(sys.argv[0])))
+    return folder not in workplaces and any(_is_telling(name) for name in names)
 
 
 def _is_telling(name: str) -> bool:

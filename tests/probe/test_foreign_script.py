@@ -113,6 +113,7 @@ class Keep(HookBase):
     def after_step(self):
         for name in ("best.pth", "iteration_%d.pt" % self.trainer.iter):
             torch.save(self.trainer.model.state_dict(), os.path.join(own, name))
+            assert os.path.getsize(os.path.join(own, name)) > 100_000
         with open(os.path.join(own, "log.csv"), "a") as file:
             print(self.trainer.iter, file=file)
         os.remove(os.path.join(own, "best_old.pth"))

@@ -52,6 +52,7 @@ def check(user, tmp_path):
         apart=run / "child-output" / kept.FOLDER,
         open=guard.opening(io.open),
         save=guard.saving(save),
+        stat=guard.looking(os.stat),
         remove=guard.removing(os.remove),
         replace=guard.renaming(os.replace),
         rmtree=guard.removing_tree(shutil.rmtree),
@@ -108,6 +109,25 @@ def test_weights_that_a_script_converts_before_it_trains_are_its_own(check, user
     check.save(b"converted again", "init.pth")
     assert (user / "init.pth").read_bytes() == b"converted again"
     assert check.told == []
+
+
+def test_a_script_that_looks_after_what_it_has_saved_finds_it(check, user):
+    check.session.stage = "train"
+    check.save(b"12345", "best.pth")
+    assert check.stat("best.pth").st_size == 5
+    assert check.stat(user).st_size == user.stat().st_size
+    with check.open("data.json") as file:
+        assert check.stat(file.fileno()).st_size == len("old annotations")
+
+
+def test_files_beside_the_script_are_its_own_though_weights_lie_there_too(check, user):
+    (user / "pretrained.pth").write_bytes(b"weights")
+    with check.open("data.json", "w") as file:
+        file.write("new annotations")
+    assert (user / "data.json").read_text() == "new annotations"
+    with check.open("pretrained.pth", "w") as file:
+        file.write("of the check")
+    assert (user / "pretrained.pth").read_bytes() == b"weights"
 
 
 def test_data_and_caches_are_the_scripts_own(check, user):
