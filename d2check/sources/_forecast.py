@@ -13,6 +13,7 @@ from d2check.probe import wire
 
 if TYPE_CHECKING:
     from d2check.checks.batches.draws import DataSet
+    from d2check.checks.batches.fit import Batches
     from d2check.checks.batches.forecast import Observed
 
 _COLUMNS = ("batch_images", "padded_pixels", "batch_instances", "batch_most_instances",
@@ -30,7 +31,7 @@ def memory_facts(
     phases: Sequence[Phase],
 ) -> dict[str, Scalar]:
     """Facts of the batches to come, by the names of d2check.model.FACTS; none where too little is
-    known, or where the largest batch of all was tried and fits.
+    known; probabilities of 0 where the largest batch of all was tried and fits.
 
     trials: the records of the batches that were tried.
     """
@@ -45,7 +46,9 @@ def memory_facts(
     worst = facts.get("worst_batch_mib")
     other = facts.get("gpu_other_mib")
     available = float(total) - (float(other) if isinstance(other, (int, float)) else 0.0)
-    if isinstance(worst, (int, float)) and worst <= _ENOUGH * available:
+    seen = series.get("peak_allocated_mib")
+    bounds = isinstance(worst, (int, float)) and (seen is None or not (seen.values > worst).any())
+    if bounds and isinstance(worst, (int, float)) and worst <= _ENOUGH * available:
         return {"overflow_probability": 0.0, "overflow_probability_low": 0.0}
     from d2check.checks.batches.forecast import Planned, fit_models, forecast
 
@@ -55,7 +58,7 @@ def memory_facts(
     if read is None or rows is None:
         return {}
     data, names, sampler_known = read
-    models = fit_models(rows, _trials(trials))
+    models = fit_models(rows, _trials(trials), _sizes([t for t in trials if t.get("oom")]))
     if models is None:
         return {}
     per_gpu = round(float(rows.batches.images.max()))
@@ -98,6 +101,16 @@ def _rows(series: Mapping[str, Series], span: tuple[int, int] | None) -> Observe
         return None
     columns = [one.values[np.isin(one.iterations, common)] for one in present]
     return Observed(Batches(*columns[:4]), columns[4], columns[5])
+
+
+def _sizes(trials: Sequence[Mapping[str, Any]]) -> Batches:
+    import numpy as np
+
+    from d2check.checks.batches.fit import Batches
+
+    names = ("images", "padded_pixels", "instances", "most_instances")
+    table = [[wire.number(t[n]) for n in names] for t in trials if all(n in t for n in names)]
+    return Batches(*np.asarray(table, float).reshape(len(table), len(names)).T)
 
 
 def _trials(trials: Sequence[Mapping[str, Any]]) -> Observed:

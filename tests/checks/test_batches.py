@@ -169,6 +169,7 @@ def test_the_same_data_give_the_same_draws():
 
 # --------------------------------------------------------------------------- the forecast
 
+NONE = Batches(*np.zeros((4, 0)))
 TRUTH = np.array([900.0, 40.0, 900.0, 6.0, 4.0])
 
 
@@ -198,7 +199,7 @@ def rows(share_of_heads=0.7, count=200):
 
 
 def test_what_will_happen_is_likely_and_what_cannot_is_not():
-    models = fit_models(rows(), trials())
+    models = fit_models(rows(), trials(), NONE)
     data = data_set()
     drawn = draw(data, 4)
     need = drawn.batches.terms() @ TRUTH
@@ -210,8 +211,18 @@ def test_what_will_happen_is_likely_and_what_cannot_is_not():
     assert told["memory_model_error"] < 0.05
 
 
+def test_no_model_gainsays_what_was_tried():
+    models = fit_models(rows(), trials(), NONE)
+    data = data_set(objects=np.full(2000, 7))
+    planned = Planned(4, 90_000, float(models.tried.reserved_mib.max()))
+    assert forecast(models, data, planned, {})["overflow_probability"] == 0
+    failed = Batches(*np.array([[4.0], [0.9e6], [8.0], [7.0]]))
+    models = fit_models(rows(), trials(), failed)
+    assert forecast(models, data, Planned(4, 90_000, 1e9), {})["overflow_probability"] > 0.99
+
+
 def test_the_least_probability_counts_on_what_was_seen_only():
-    models = fit_models(rows(share_of_heads=0.0), trials(TRUTH * [1, 10, 1, 1, 1]))
+    models = fit_models(rows(share_of_heads=0.0), trials(TRUTH * [1, 10, 1, 1, 1]), NONE)
     data = data_set()
     with_heads = draw(data, 4).batches.terms() @ (TRUTH * [1, 10, 1, 1, 1])
     told = forecast(models, data, Planned(4, 10_000, 0.98 * with_heads.max()), {})
@@ -225,7 +236,7 @@ def test_a_rare_crowd_is_named_with_the_chance_that_it_comes():
     need = draw(data, 4).batches.terms() @ TRUTH
     calm = draw(data_set(20_000), 4).batches.terms() @ TRUTH
     available = (need.max() + calm.max()) / 2
-    models = fit_models(rows(), trials())
+    models = fit_models(rows(), trials(), NONE)
     told = forecast(models, data, Planned(4, 500, available), {123: "crowd.jpg"})
     # Its batch comes up 4 times in 20,000; whether it is over depends on the size that is drawn.
     assert 0.01 < told["overflow_probability"] < 500 * 4 / 20_000 * 1.2
@@ -234,7 +245,7 @@ def test_a_rare_crowd_is_named_with_the_chance_that_it_comes():
 
 
 def test_fewer_images_or_shorter_sides_are_proposed_as_measured():
-    models = fit_models(rows(), trials())
+    models = fit_models(rows(), trials(), NONE)
     data = data_set()
     need = {n: draw(data, n).batches.terms() @ TRUTH for n in (2, 3, 4)}
     between = (need[3].max() + need[4].max()) / 2
@@ -247,7 +258,7 @@ def test_fewer_images_or_shorter_sides_are_proposed_as_measured():
 
 
 def test_nothing_is_proposed_where_not_even_one_image_fits():
-    models = fit_models(rows(), trials())
+    models = fit_models(rows(), trials(), NONE)
     told = forecast(models, data_set(), Planned(4, 1000, 1000.0), {})
     assert told["overflow_probability"] == pytest.approx(1)
     assert "images_per_gpu_that_fit" not in told
@@ -255,10 +266,10 @@ def test_nothing_is_proposed_where_not_even_one_image_fits():
 
 def test_without_trials_the_rows_speak_and_without_both_nothing():
     none = Observed(batches_of(0), np.array([]), np.array([]))
-    models = fit_models(rows(), none)
+    models = fit_models(rows(), none, NONE)
     assert models.most is models.least
     assert models.gap_mib > 0
-    assert fit_models(rows(count=10), none) is None
+    assert fit_models(rows(count=10), none, NONE) is None
 
 
 def test_the_highest_of_many_batches_is_foretold():
@@ -267,7 +278,12 @@ def test_the_highest_of_many_batches_is_foretold():
     weights = np.array([0.0, 0.0, 0.0, 0.0, 0.0])
     model = PeakModel(weights + np.eye(5)[3] * 1e3, np.zeros((5, 5)), 0.0, 100)
     fixed = data_set(transforms=[{"kind": "fixed", "size": [1000, 1000]}])
-    told = forecast(Models(model, 0.0, None), fixed, Planned(size, batches, 1e9), {})
+    told = forecast(
+        Models(model, 0.0, None, Observed(NONE, np.array([]), np.array([])), NONE),
+        fixed,
+        Planned(size, batches, 1e9),
+        {},
+    )
     area = 1024 * 1024 / 1e6
     highest = [
         1e3 * area * data.objects[by_brute_force(fixed, size, batches, seed)].sum(axis=1).max()
@@ -278,5 +294,5 @@ def test_the_highest_of_many_batches_is_foretold():
 
 def test_every_trial_counts_to_the_gap_of_the_allocator():
     some = trials()
-    gap = fit_models(rows(), some).gap_mib
+    gap = fit_models(rows(), some, NONE).gap_mib
     assert gap == pytest.approx((some.reserved_mib - some.allocated_mib).max())

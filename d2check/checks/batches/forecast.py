@@ -51,12 +51,15 @@ class Models:
 
     most: with all the foreground that the heads may sample, what the allocator cannot use of its
     blocks (gap_mib), and its own error on top. least: what the batches as configured needed, of
-    tensors alone, with its own error taken away; None where they tell too little.
+    tensors alone, with its own error taken away; None where they tell too little. tried, failed:
+    what was measured outright, which no model may gainsay.
     """
 
     most: PeakModel
     gap_mib: float
     least: PeakModel | None
+    tried: Observed
+    failed: Batches
 
     def most_mib(self, batches: Batches) -> Floats:
         """float64[n], MiB."""
@@ -73,10 +76,11 @@ class Models:
         return found
 
 
-def fit_models(rows: Observed, trials: Observed) -> Models | None:
+def fit_models(rows: Observed, trials: Observed, failed: Batches) -> Models | None:
     """Models from the iterations as configured and from the batches that were tried.
 
-    None where neither tells enough. Without trials the foreground is what it was in the rows.
+    failed: batches that did not fit. None where neither rows nor trials tell enough. Without trials
+    the foreground is what it was in the rows.
     """
     late = slice(len(rows.batches) // 2, None)
     seen = Batches(*(part[late] for part in _parts(rows.batches)))
@@ -87,10 +91,10 @@ def fit_models(rows: Observed, trials: Observed) -> Models | None:
         most = fit_peaks(trials.batches, trials.allocated_mib, per_image=several, robust=False)
         gap = float((trials.reserved_mib - trials.allocated_mib).max())
         if most is not None:
-            return Models(most, gap, least)
+            return Models(most, gap, least, trials, failed)
     if least is None:
         return None
-    return Models(least, float(held.max() - used.max()), least)
+    return Models(least, float(held.max() - used.max()), least, trials, failed)
 
 
 def forecast(
@@ -99,8 +103,7 @@ def forecast(
     """Facts, by the names of d2check.model.FACTS. names: files of some images of `data`."""
     drawn = draw(data, planned.images_per_gpu)
     most = models.most_mib(drawn.batches)
-    over = most > planned.available_mib
-    least = models.least_mib(drawn.batches) > planned.available_mib
+    over, least = _too_large(models, drawn.batches, planned.available_mib)
     probability = _ever(drawn, over, planned)
     told: dict[str, Scalar] = {
         "overflow_probability": probability,
@@ -116,6 +119,28 @@ def forecast(
     if over.any():
         told["heaviest_images"] = _heaviest(models, data, planned, drawn.images[over], names)
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _too_large(
+    models: Models, batches: Batches, available_mib: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which batches may need more than there is, and which of them surely do, bool[n] each.
+
+    What is no larger in anything than a batch that was tried and fitted, fits; what is no smaller
+    in anything than one that did not, does not.
+    """
+    sizes = _parts(batches)
+    fits = np.zeros(len(batches), bool)
+    for *tried, reserved in zip(
+        *_parts(models.tried.batches), models.tried.reserved_mib, strict=True
+    ):
+        if reserved <= available_mib:
+            fits |= np.all([size <= most for size, most in zip(sizes, tried, strict=True)], axis=0)
+    fails = np.zeros(len(batches), bool)
+    for failed in zip(*_parts(models.failed), strict=True):
+        fails |= np.all([size >= least for size, least in zip(sizes, failed, strict=True)], axis=0)
+    over = ((models.most_mib(batches) > available_mib) & ~fits) | fails
+    return over, (models.least_mib(batches) > available_mib) & ~fits
 
 
 def _parts(batches: Batches) -> tuple[Floats, Floats, Floats, Floats]:
@@ -141,7 +166,7 @@ def _what_fits(models: Models, data: DataSet, planned: Planned) -> dict[str, Sca
 
     def rarely_over(tried: DataSet, images: int) -> bool:
         drawn = draw(tried, images, count=_SEARCH_DRAWS)
-        over = models.most_mib(drawn.batches) > planned.available_mib
+        over, _ = _too_large(models, drawn.batches, planned.available_mib)
         return _ever(drawn, over, planned) <= RARE
 
     told: dict[str, Scalar] = {}
