@@ -9,8 +9,12 @@ import types
 
 import pytest
 
-from d2check.probe import machine, nvml
+from d2check.model import Verdict
+from d2check.probe import machine, nvml, wire
 from d2check.probe.machine import RARELY, Machine, Now
+from d2check.rules.judge import judge
+from d2check.rules.load import load_rules
+from d2check.sources.run_folder import read_run_folder
 
 
 @pytest.fixture
@@ -132,3 +136,18 @@ def test_memory_counts_all_processes_and_what_they_share_once():
     assert len(family) >= 3  # the worker is a child of a child
     assert together["family_mib"] - alone["family_mib"] > 80
     assert together["family_processes"] == alone["family_processes"] + 2
+
+
+def test_looks_are_series_of_the_run_and_judged(tmp_path):
+    """As the probe writes them: in one record of some."""
+    lines = [{"t": "begin", "rank": 0, "world_size": 1, "facts": {"device": "cuda"}}]
+    for i in range(60):
+        looked = {"machine": {"gpu_busy": 0.9, "gpu_others_busy": 0.6}} if i % 5 == 0 else {}
+        lines.append({"t": "iter", "i": i, "clock": 100.0 + i, "scalars": {}, **looked})
+    (tmp_path / wire.RECORDS).write_text("".join(map(wire.encode, lines)))
+    (run,) = read_run_folder(tmp_path)
+    assert list(run.series["gpu_busy"].iterations) == list(range(0, 60, 5))
+    (rule,) = [rule for rule in load_rules() if rule.id == "time/shared-gpu"]
+    finding = judge([rule], run)[0]
+    assert finding.verdict is Verdict.WARN
+    assert "100% of 12 looks, 60% of the time" in (finding.message or "")
