@@ -160,9 +160,11 @@ def test_focal_loss_has_no_chance_level():
     assert reading(Loss, retina, name="loss_cls").kind == "focal"
 
 
-def test_losses_of_other_models_are_not_guessed_at():
+def test_a_mask_loss_of_queries_is_not_taken_for_that_of_proposals():
     query = "iter: 59  total_loss: 9  loss_ce: 4  loss_mask: 0.69  loss_dice: 4  lr: 0.0001"
-    assert reading(Loss, query, name="loss_mask").kind == "other"
+    mask = reading(Loss, query, name="loss_mask")
+    assert (mask.kind, mask.chance, mask.at_chance) == ("query-mask", None, None)
+    assert "times its weight" in field("loss_mask", query).means
 
 
 def test_with_more_rows_the_change_since_the_first_is_told():
@@ -231,3 +233,103 @@ def test_what_cannot_be_explained_is_exit_4(args):
     result = CliRunner().invoke(main, ["explain", *args], input="")
     assert result.exit_code == 4
     assert "Traceback" not in result.output
+
+
+# ------------------------------------------------------------ lines of other models, as users ask
+
+
+# https://github.com/facebookresearch/detectron2/issues/627
+QUOTED = "`total_loss: 0.850  loss_cls: 0.848  loss_box_reg: 0.000  loss_rpn_cls: 0.002`"
+
+
+def test_a_line_quoted_without_its_iteration_is_explained_as_far_as_that_goes():
+    result = CliRunner().invoke(main, ["explain", "-"], input=QUOTED, standalone_mode=False)
+    assert result.exception is None, result.exception
+    text = " ".join(result.output.split())
+    assert "iteration (they are counted" not in text
+    assert "exactly 0: no proposal is matched to an object" in text
+    given = CliRunner().invoke(main, ["explain", QUOTED], standalone_mode=False)
+    assert given.output == result.output
+
+
+def test_without_an_iteration_no_schedule_is_guessed():
+    result = CliRunner().invoke(
+        main, ["explain", "total_loss: 5.1  loss_mask: 0.69  lr: 1.4985e-05"], standalone_mode=False
+    )
+    text = " ".join(result.output.split())
+    assert "takes the iteration" in text and "warm-up" not in text
+    assert "normal in the first hundreds of iterations and late after them" in text
+
+
+MASK2FORMER = "iter: 125059  total_loss: 19.81  " + "  ".join(
+    f"loss_ce{n}: {0.3 + k / 10}  loss_mask{n}: 0.56  loss_dice{n}: 0.87"
+    for k, n in enumerate(["", *(f"_{layer}" for layer in range(8, -1, -1))])
+)
+
+
+def test_the_layers_of_a_decoder_are_one_field():
+    fields = [w.field for w in words(explained(MASK2FORMER))]
+    assert fields == [
+        "iter", "total_loss", "loss_ce", "loss_mask", "loss_dice",
+        "loss_ce_0 to 8", "loss_mask_0 to 8", "loss_dice_0 to 8",
+    ]  # fmt: skip
+    assert "1.2 after the first of these 9 layers, 0.4 after the last" in said(MASK2FORMER)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "kind"),
+    [
+        # CenterNet2, https://github.com/facebookresearch/detectron2/issues/2958
+        ("loss_cls_stage0: 0.5  loss_centernet_loc: 0.4", "loss_cls_stage0", "proposal-class"),
+        ("loss_cls_stage0: 0.5  loss_rpn_cls: 0.1", "loss_cls_stage0", "classifier"),
+        ("loss_cls: 0.5  loss_box_reg: 0.3", "loss_box_reg", "anchor-box"),
+        ("loss_cls: 0.5  loss_box_reg: 0.3  loss_rpn_cls: 0.1", "loss_box_reg", "box"),
+        ("loss_fcos_cls: 0.5  loss_fcos_loc: 0.3  loss_fcos_ctr: 0.6", "loss_fcos_loc", "overlap"),
+        ("loss_cls: 0.5  loss_reg: 0.3  loss_centerness: 0.6", "loss_reg", "overlap"),
+        ("loss_cls: 6.6  loss_triplet: 2.5", "loss_cls", "identity"),
+        ("loss_cls_b1: 6.6  loss_triplet_b1: 2.5", "loss_cls_b1", "identity"),
+        ("loss_class: 0.6  loss_bbox: 0.2  loss_giou: 0.7", "loss_class", "query-class"),
+        ("loss_sem_seg: 0.6  loss_rpn_cls: 0.2", "loss_sem_seg", "semantic"),
+        ("loss_mask: 0.6  loss_mask_point: 0.6  loss_rpn_cls: 0.2", "loss_mask_point", "points"),
+        ("loss_obj_pos: 0.6  loss_cls: 0.5", "loss_obj_pos", "other"),
+    ],
+)
+def test_a_loss_is_told_by_the_names_beside_it(line, name, kind):
+    assert reading(Loss, f"iter: 59  total_loss: 9  {line}", name=name).kind == kind
+
+
+def test_the_floor_of_centerness_is_no_fault():
+    """https://github.com/aim-uofa/AdelaiDet/issues/395"""
+    line = "iter: 9059  total_loss: 0.95  loss_fcos_cls: 0.004  loss_fcos_ctr: 0.6068"
+    assert "no fault" in field("loss_fcos_ctr", line).normal
+
+
+def test_a_loss_at_the_chance_of_its_identities():
+    """https://github.com/JDAI-CV/fast-reid/issues/342: the 751 identities of Market-1501"""
+    line = "iter: 9  total_loss: 10.98  loss_cls: 6.619  loss_triplet: 4.353  lr: 5.04e-06"
+    assert "with about 749 identities" in field("loss_cls", line).here
+    at = reading(Loss, line, known=Known(classes=751), name="loss_cls")
+    assert at.at_chance and at.chance == pytest.approx(math.log(751))
+
+
+def test_projects_that_count_from_one_are_allowed_for():
+    line = LINE.replace("iter: 59", "iter: 60")
+    assert "the 60th iteration where the project counts from 1" in field("iter", line).here
+    assert "counts from 1" not in field("iter").here
+
+
+def test_a_wait_averaged_over_rows_says_so():
+    later = LINE.replace("iter: 59", "iter: 79").replace("data_time: 0.0078", "data_time: 0.0178")
+    assert (
+        "(0.0128 s is the mean of these 2 rows)"
+        in field("time, data_time", f"{LINE}\n{later}").here
+    )
+
+
+def test_a_loss_that_hardly_moves_is_said_to():
+    later = LINE.replace("iter: 59", "iter: 79")
+    assert "it is what it was at iteration 59" in field("loss_mask", f"{LINE}\n{later}").here
+    near = later.replace("loss_mask: 0.6906", "loss_mask: 0.6806")
+    assert (
+        "hardly changed from 0.6906 at iteration 59" in field("loss_mask", f"{LINE}\n{near}").here
+    )

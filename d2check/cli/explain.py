@@ -21,6 +21,7 @@ _PIPE_WIDTH = 100
 _NOTHING = 5
 _RULE_ID = re.compile(r"[a-z][a-z-]*/[a-z][a-z-]*")
 _SIZE = re.compile(r"([\d.]+) *([KMGT]?)i?B?", re.IGNORECASE)
+_LOSS = re.compile(rb"\b(?:total_)?loss\w*: +[-\d.]+(?=\s|[\"'`,;]|$)")
 _MIB = {"K": 2.0**-10, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "": 2.0**-20}
 _EXPECTED = "a line of Detectron2's log, a log or metrics file, an output folder, or a rule's id"
 
@@ -77,9 +78,9 @@ def command(
     from d2check.explain import Known, explain
     from d2check.report.explained import render
 
-    runs = _runs(text)
+    runs, placed = _runs(text)
     config = load_config(config_path) if config_path is not None else None
-    known = Known(images, batch, gpu_mem, classes, config=config)
+    known = Known(images, batch, gpu_mem, classes, config=config, iteration=placed)
     explanation = explain(runs[-1], known)
     if explanation is None:
         click.echo("there is no row of losses in it", err=True)
@@ -91,19 +92,31 @@ def command(
     return 0
 
 
-def _runs(text: str) -> tuple[Run, ...]:
+def _runs(text: str) -> tuple[tuple[Run, ...], bool]:
+    """The trainings, and whether the iteration of the last row is told."""
     from d2check import sources
 
     if text == "-":
-        return sources.read_text(io.BufferedReader(io.BytesIO(_standard_input())), "standard input")
-    if "iter: " in text or text.lstrip().startswith("{"):
-        stream = io.BytesIO(text.encode("utf-8", "surrogateescape"))
-        return sources.read_text(io.BufferedReader(stream), "the given line")
+        return _of_text(_standard_input(), "standard input")
+    if "iter: " in text or text.lstrip().startswith("{") or _LOSS.search(text.encode()):
+        return _of_text(text.encode("utf-8", "surrogateescape"), "the given line")
     path = Path(text)
     if not path.exists():
         raise InputError(repr(text[:60]), "no such file, and no training line", _EXPECTED,
                          "Put the line in quotes")  # fmt: skip
-    return sources.read(path)
+    return sources.read(path), True
+
+
+def _of_text(data: bytes, name: str) -> tuple[tuple[Run, ...], bool]:
+    """Of a line quoted without its iteration, too, the losses can be explained."""
+    from d2check import sources
+
+    loss = _LOSS.search(data)
+    placed = loss is None or b"iter: " in data or b'"iteration"' in data
+    if loss and not placed:
+        line = data[loss.start() :].partition(b"\n")[0]
+        data = b"iter: 0  " + line
+    return sources.read_text(io.BufferedReader(io.BytesIO(data)), name), placed
 
 
 def _standard_input() -> bytes:

@@ -22,10 +22,12 @@ from d2check.config.schedule import (
     planned_iterations,
     planned_lr,
 )
+from d2check.explain.kinds import kind_of, layers_of
 from d2check.explain.readings import (
     Eta,
     Explanation,
     Known,
+    Layers,
     Loss,
     LossKind,
     Memory,
@@ -42,6 +44,7 @@ __all__ = [
     "Eta",
     "Explanation",
     "Known",
+    "Layers",
     "Loss",
     "LossKind",
     "Memory",
@@ -60,6 +63,7 @@ _CHANCE_NATS = 0.02
 _KEYPOINT_CELLS = 56 * 56  # MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION x its upsampling
 _EARLY_SHARE = 0.1
 _EARLY_ITERATIONS = 1000
+_USUAL_PERIOD = 20  # Detectron2's trainers print after iterations 19, 39 ... counted from 0
 _RATE_DIGITS = 5  # `lr: {:.5g}`
 _TIME_NAMES = ("time", "data_time", "last_time", "last_data_time", "rank_data_time")
 _OTHERS_KNOWN = ("eta_s", "eta_seconds", "wall_s", "clock", "iteration", "planned_lr")
@@ -79,28 +83,66 @@ def explain(run: Run, known: Known | None = None) -> Explanation | None:
     time = _time(run.series, values, known)
     eta_s = values.get("eta_s", values.get("eta_seconds"))
     eta = None if eta_s is None else _eta(eta_s, time)
+    if not known.iteration:
+        return _without_iteration(run, known, values, time, eta)
     progress = _progress(last, run, known, eta)
     if eta is not None and progress.planned_from == "told" and progress.planned is not None:
         left = max(progress.planned - last - 1, 0)
         eta = replace(eta, iterations_left=left, told=True)
     rate = _rate(run.series, known) if "lr" in values else None
     early = _early(progress, rate)
-    losses = [n for n in values if "loss" in n and n != "total_loss"]
     readings: list[Reading] = [one for one in (eta, progress) if one is not None]
-    if "total_loss" in values:
-        readings.append(_total(run.series, values, losses))
-    readings += [_loss(name, run.series, values, known, early=early) for name in losses]
+    readings += _losses(run.series, values, known, early=early)
     readings += [one for one in (time, rate) if one is not None]
+    readings += _others(values, known)
+    total = run.series.get("total_loss")
+    rows = len(total) if total is not None else max(map(len, run.series.values()))
+    return Explanation(rows, run.first_iteration or 0, early, tuple(readings))
+
+
+def _without_iteration(
+    run: Run, known: Known, values: Mapping[str, float], time: Time | None, eta: Eta | None
+) -> Explanation:
+    """Of a line that does not tell where in the run it stands: no progress, no schedule."""
+    readings: list[Reading] = [] if eta is None else [eta]
+    readings += _losses(run.series, values, known, early=None)
+    readings += [] if time is None else [time]
+    if "lr" in values:
+        readings.append(Rate(values["lr"], 1, (), False, None, None, None))
+    readings += _others(values, known)
+    return Explanation(1, 0, None, tuple(readings))
+
+
+def _losses(
+    series: Mapping[str, Series], values: Mapping[str, float], known: Known, *, early: bool | None
+) -> list[Reading]:
+    """The total, each loss by itself, and those of a decoder's layers together."""
+    names = [n for n in values if "loss" in n and n != "total_loss"]
+    found: list[Reading] = []
+    if "total_loss" in values:
+        found.append(_total(series, values, names))
+    layered = dict(layers_of(names))
+    among = {name: base for base, members in layered.items() for name in members}
+    for name in names:
+        base = among.get(name)
+        if base is None:
+            found.append(_loss(name, series, values, known, early=early))
+        elif name == layered[base][0]:
+            members = layered[base]
+            found.append(Layers(base, members, tuple(values[one] for one in members)))
+    return found
+
+
+def _others(values: Mapping[str, float], known: Known) -> list[Reading]:
+    found: list[Reading] = []
     if "max_mem" in values:
-        readings.append(Memory(values["max_mem"], known.gpu_total_mib))
-    readings += [
+        found.append(Memory(values["max_mem"], known.gpu_total_mib))
+    found += [
         Other(name, value)
         for name, value in values.items()
         if "loss" not in name and name not in (*_TIME_NAMES, *_OTHERS_KNOWN, "lr", "max_mem")
     ]
-    total = run.series.get("total_loss")
-    rows = len(total) if total is not None else max(map(len, run.series.values()))
-    return Explanation(rows, run.first_iteration or 0, early, tuple(readings))
+    return found
 
 
 def _last_row(run: Run) -> int | None:
@@ -166,6 +208,7 @@ def _progress(iteration: int, run: Run, known: Known, eta: Eta | None) -> Progre
         (iteration + 1) / per_epoch if per_epoch else None,
         planned / per_epoch if per_epoch and planned else None,
         per_epoch,
+        from_one=iteration > 0 and iteration % _USUAL_PERIOD == 0,
     )
 
 
@@ -201,49 +244,30 @@ def _loss(
     values: Mapping[str, float],
     known: Known,
     *,
-    early: bool,
+    early: bool | None,
 ) -> Loss:
-    value, kind = values[name], _kind(name, values)
+    value, kind = values[name], kind_of(name, values)
     first = _first(series, name)
     chance, classes, at_chance = None, None, None
-    if kind == "classifier":
+    near = 5 * _CHANCE_NATS
+    if kind in ("classifier", "identity"):
+        background = 1 if kind == "classifier" else 0
         if known.classes:
-            chance = math.log(known.classes + 1)
-            at_chance = abs(value - chance) <= 5 * _CHANCE_NATS
+            chance = math.log(known.classes + background)
+            at_chance = abs(value - chance) <= near
         elif value >= _LN2 - _CHANCE_NATS:
-            classes = max(1, round(math.exp(min(value, 20.0)) - 1))
-            fell = first is not None and value < first - 5 * _CHANCE_NATS
-            at_chance = False if fell else (None if early else False)
+            classes = max(1, round(math.exp(min(value, 20.0)) - background))
+            fell = first is not None and value < first - near
+            at_chance = False if fell else (None if early is not False else False)
         else:
             at_chance = False  # one class already has its chance level at ln 2
-    elif kind in ("mask", "objectness"):
+    elif kind in ("mask", "objectness", "points"):
         chance = _LN2
         at_chance = abs(value - chance) <= _CHANCE_NATS
     elif kind == "keypoint":
         chance = math.log(_KEYPOINT_CELLS)
-        at_chance = abs(value - chance) <= 5 * _CHANCE_NATS
+        at_chance = abs(value - chance) <= near
     return Loss(name, value, kind, chance, at_chance, classes, first)
-
-
-def _kind(name: str, values: Mapping[str, float]) -> LossKind:
-    head, _, stage = name.partition("_stage")
-    if stage and not stage.isdigit():
-        return "other"
-    if head in ("loss_cls", "loss_classifier"):
-        proposals = {"loss_rpn_cls", "loss_objectness"} & values.keys()
-        return "classifier" if proposals else "focal"
-    known: dict[str, LossKind] = {
-        "loss_box_reg": "box",
-        "loss_mask": "mask",
-        "loss_rpn_cls": "objectness",
-        "loss_objectness": "objectness",
-        "loss_rpn_loc": "proposal-box",
-        "loss_rpn_box_reg": "proposal-box",
-        "loss_keypoint": "keypoint",
-    }
-    kind = known.get(head, "other")
-    # MaskFormer and its kin call a per-query term loss_mask too.
-    return "other" if kind == "mask" and "loss_dice" in values else kind
 
 
 def _time(series: Mapping[str, Series], values: Mapping[str, float], known: Known) -> Time | None:
@@ -251,8 +275,10 @@ def _time(series: Mapping[str, Series], values: Mapping[str, float], known: Know
     if whole is None and wait is None:
         return None
     data = series.get("data_time")
+    rows = 1
     if wait is not None and data is not None and len(data) > 1:
-        wait = float(np.mean(data.values[np.isfinite(data.values)]))
+        finite = data.values[np.isfinite(data.values)]
+        wait, rows = float(np.mean(finite)), len(finite)
     share = min(wait / whole, 1.0) if whole and wait is not None else None
     batch, images = known.images_per_batch, known.images
     return Time(
@@ -263,6 +289,7 @@ def _time(series: Mapping[str, Series], values: Mapping[str, float], known: Know
         data_is_median=data is not None and data.statistic == "median",
         images_per_s=batch / whole if batch and whole else None,
         epoch_s=images / batch * whole if batch and images and whole else None,
+        rows=rows,
     )
 
 

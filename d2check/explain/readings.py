@@ -9,13 +9,18 @@ from d2check.config.lr_shape import LrShape
 from d2check.model import Config
 
 LossKind = Literal[
-    "classifier", "focal", "box", "mask", "objectness", "proposal-box", "keypoint", "other"
-]
+    "classifier", "proposal-class", "identity", "focal", "box", "anchor-box", "overlap", "mask",
+    "objectness", "proposal-box", "keypoint", "centerness", "semantic", "points", "triplet",
+    "query-class", "query-box", "query-overlap", "query-mask", "dice", "other",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the user or the folder adds to the line. gpu_total_mib: memory of the card, MiB."""
+    """What the user or the folder adds to the line. gpu_total_mib: memory of the card, MiB.
+
+    iteration: False where the line does not say it.
+    """
 
     images: int | None = None
     images_per_batch: int | None = None
@@ -23,6 +28,7 @@ class Known:
     classes: int | None = None
     world_size: int | None = None
     config: Config | None = None
+    iteration: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Progress:
     """Where in the run the line stands.
 
     planned_from: "told" by a config or log, "eta" (an estimate) or None. Epochs need the images
-    and the batch.
+    and the batch. from_one: the project may count from 1, since Detectron2's own trainer prints
+    19, 39 and so on.
     """
 
     iteration: int
@@ -40,6 +47,7 @@ class Progress:
     epochs_seen: float | None
     epochs_planned: float | None
     iterations_per_epoch: float | None
+    from_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,21 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """The same loss after the earlier layers of a decoder. values: first layer first."""
+
+    base: str
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Time:
     """Seconds per iteration, and the share of them spent waiting for data.
 
-    time_is_mean: `time` is a mean since the process started. data_is_median: then a low share
-    clears nothing. images_per_s, epoch_s: where batch and images are known.
+    data_s: of `rows` rows, on average. time_is_mean: `time` is a mean since the process started.
+    data_is_median: then a low share clears nothing. images_per_s, epoch_s: where batch and images
+    are known.
     """
 
     iteration_s: float | None
@@ -99,6 +117,7 @@ class Time:
     data_is_median: bool
     images_per_s: float | None
     epoch_s: float | None
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,14 +153,17 @@ class Other:
     value: float
 
 
-Reading = Eta | Progress | Total | Loss | Time | Rate | Memory | Other
+Reading = Eta | Progress | Total | Loss | Layers | Time | Rate | Memory | Other
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All readings of one row, in the order of the line. early: little can be learned by now."""
+    """All readings of one row, in the order of the line.
+
+    early: little can be learned by now; None where the line does not tell its iteration.
+    """
 
     rows: int
     first_iteration: int
-    early: bool
+    early: bool | None
     readings: tuple[Reading, ...]

@@ -5,7 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from d2check.explain import Eta, Explanation, Loss, Memory, Progress, Rate, Reading, Time, Total
+from d2check.explain import (
+    Eta,
+    Explanation,
+    Layers,
+    Loss,
+    Memory,
+    Progress,
+    Rate,
+    Reading,
+    Time,
+    Total,
+)
 from d2check.report._text import clean
 from d2check.report.explained import losses, numbers
 from d2check.report.explained.field import ExplainedField
@@ -61,6 +72,8 @@ def _words(reading: Reading, explanation: Explanation) -> ExplainedField:
         return losses.total_words(reading, explanation)
     if isinstance(reading, Loss):
         return losses.loss_words(reading, explanation)
+    if isinstance(reading, Layers):
+        return losses.layers_words(reading)
     if isinstance(reading, Eta):
         return numbers.eta_words(reading)
     if isinstance(reading, Progress):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from d2check.explain import Explanation, Loss, Total
+from d2check.explain import Explanation, Layers, Loss, Total
 from d2check.report.explained.field import ExplainedField
+from d2check.report.explained.heads import HEADS
 
 _ADDS_UP = 0.05
 _FALLEN = 0.05
@@ -40,29 +41,82 @@ def total_words(total: Total, explanation: Explanation) -> ExplainedField:
 def _since(first: float | None, value: float, explanation: Explanation) -> str:
     if first is None:
         return ""
-    change = "fell" if value < (1 - _FALLEN) * first else "rose"
+    then = f"{first:.4g} at iteration {explanation.first_iteration}"
+    if value == first:
+        return f"; it is what it was at iteration {explanation.first_iteration}"
     if abs(value - first) <= _FALLEN * abs(first):
-        change = "stayed"
-    return (
-        f"; it {change} from {first:.4g} at iteration {explanation.first_iteration} to {value:.4g}"
-    )
+        return f"; hardly changed from {then}"
+    change = "fell" if value < first else "rose"
+    return f"; it {change} from {then} to {value:.4g}"
 
 
 def loss_words(loss: Loss, explanation: Explanation) -> ExplainedField:
     """One part of the loss, by what its head learns."""
     worders: dict[str, Callable[[Loss, Explanation], tuple[str, str, str, str]]] = {
         "classifier": _classifier,
-        "focal": _focal,
+        "identity": _identity,
         "box": _box,
         "mask": _mask,
+        "points": _points,
         "objectness": _objectness,
         "proposal-box": _proposal_box,
         "keypoint": _keypoint,
-        "other": _part,
     }
-    means, here, normal, watch = worders[loss.kind](loss, explanation)
+    if loss.kind in HEADS:
+        means, normal, watch = HEADS[loss.kind]
+        here = "exactly 0" if loss.value == 0 else f"{loss.value:.4g}"
+    else:
+        means, here, normal, watch = worders[loss.kind](loss, explanation)
     here += _since(loss.first, loss.value, explanation)
     return ExplainedField(loss.name, f"{loss.value:.4g}", means, here, normal, watch)
+
+
+def layers_words(layers: Layers) -> ExplainedField:
+    """The losses of a decoder's earlier layers, as one field."""
+    first, last = layers.values[0], layers.values[-1]
+    here = f"{first:.4g} after the first of these {len(layers.values)} layers, "
+    here += f"{last:.4g} after the last"
+    return ExplainedField(
+        f"{layers.names[0]} to {layers.names[-1].rpartition('_')[2]}",
+        f"{min(layers.values):.4g} to {max(layers.values):.4g}",
+        f"The same as {layers.base} after each earlier layer of the decoder. All are added to the "
+        "total, which is therefore large.",
+        here,
+        "Later layers cost less: each improves on the one before.",
+        "The last layer is what the model answers with; its losses tell how good it is.",
+    )
+
+
+def _identity(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
+    means = (
+        "Which identity each image shows: cross-entropy over the identities of the training set, "
+        "read so because a triplet loss stands beside it. Knowing nothing costs ln(identities)."
+    )
+    if loss.chance is not None:
+        place = "at" if loss.at_chance else "above" if loss.value > loss.chance else "below"
+        here = f"chance for this number of identities is {loss.chance:.3f}: it is {place} it"
+    elif loss.classes_if_chance is not None and loss.at_chance is None:
+        here = (
+            f"ln({loss.classes_if_chance}) = {math.log(loss.classes_if_chance):.3f}: with about "
+            f"{loss.classes_if_chance} identities this is pure chance and nothing is learned yet"
+            f"{_when(explanation)}; with more it is below chance (--classes N tells which)"
+        )
+    else:
+        here = f"{loss.value:.4g}"
+    watch = "A margin (ArcFace, CosFace, Circle) multiplies it, then it may start far above chance."
+    return means, here, "It falls for many epochs, and with label smoothing not to 0.", watch
+
+
+def _points(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
+    here = f"ln 2 = 0.693 is chance: it is {'at' if loss.at_chance else 'below'} it"
+    if loss.chance is not None and not loss.at_chance and loss.value > loss.chance:
+        here = f"{loss.value:.4g}, above ln 2 = 0.693 (or ln(classes) for pixels of several)"
+    return (
+        "What is at each of some points where the coarse mask is least certain (PointRend).",
+        here,
+        "Those are the hardest points, so that it stays higher than the loss of the whole mask.",
+        "",
+    )
 
 
 def _classifier(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
@@ -93,26 +147,19 @@ def _classifier(loss: Loss, explanation: Explanation) -> tuple[str, str, str, st
         )
     elif loss.classes_if_chance is not None:
         count = loss.classes_if_chance
-        here = f"at chance only for a model of {count} classes or fewer; for more it has learned"
+        of = "a single class" if count == 1 else f"{count} classes or fewer"
+        here = f"at chance only for a model of {of}; for more it has learned"
     else:
         here = "below ln 2, the chance level of a single class: the head has learned something"
     return means, here, normal, watch
 
 
 def _when(explanation: Explanation) -> str:
+    if explanation.early is None:
+        return ", which is normal in the first hundreds of iterations and late after them"
     if explanation.early:
         return ", which is normal at this point"
     return ", which is late for that: see the rate, the labels and what is frozen"
-
-
-def _focal(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
-    return (
-        "Which class is at each anchor: focal loss, divided by the number of anchors on objects.",
-        f"{loss.value:.4g}; it has no simple chance level",
-        "It starts near 1 (the head is initialised to answer `background`) and falls below that "
-        "within some hundred iterations.",
-        "It is divided by a running count of foreground anchors: few objects make it jump.",
-    )
 
 
 def _box(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
@@ -181,14 +228,5 @@ def _keypoint(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]
         "In which cell of a 56 x 56 heat map each keypoint lies.",
         here,
         "It falls to 2 or 3 over thousands of iterations.",
-        "",
-    )
-
-
-def _part(loss: Loss, explanation: Explanation) -> tuple[str, str, str, str]:
-    return (
-        "A part of the loss that this model defines.",
-        f"{loss.value:.4g}",
-        "",
         "",
     )

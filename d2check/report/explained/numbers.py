@@ -35,6 +35,11 @@ def progress_words(at: Progress) -> ExplainedField:
     """The place in the run, in iterations and epochs."""
     nth = at.iteration + 1
     here = f"the {ordinal(nth)} iteration (they are counted from 0)"
+    if at.from_one:
+        here = (
+            f"the {ordinal(nth - 1)} iteration where the project counts from 1 (Detectron2's own "
+            f"trainer, which prints 19, 39 and so on, counts from 0: then the {ordinal(nth)})"
+        )
     if at.planned is not None and at.share is not None:
         about = "about " if at.planned_from == "eta" else ""
         here += f", {percent(at.share)} of a run of {about}{at.planned:,} iterations"
@@ -68,7 +73,7 @@ def time_words(time: Time) -> ExplainedField:
     if time.share is not None and time.data_s is not None and time.iteration_s is not None:
         parts.append(
             f"{time.data_s:.4g} / {time.iteration_s:.4g} = {percent(time.share)} of the time is "
-            f"waiting for data: {_verdict_on_wait(time)}"
+            f"waiting for data{_over_rows(time)}: {_verdict_on_wait(time)}"
         )
     if time.images_per_s is not None:
         parts.append(f"{figure(time.images_per_s)} images per second")
@@ -85,6 +90,10 @@ def time_words(time: Time) -> ExplainedField:
         "Below 5 % the loader keeps up; the first rows wait longer, while its workers start.",
         watch,
     )
+
+
+def _over_rows(time: Time) -> str:
+    return f" ({time.data_s:.4g} s is the mean of these {time.rows} rows)" if time.rows > 1 else ""
 
 
 def _verdict_on_wait(time: Time) -> str:
@@ -125,7 +134,7 @@ def rate_words(rate: Rate) -> ExplainedField:
 
 def _schedule(rate: Rate) -> str:
     if not rate.readings:
-        return "no known schedule"
+        return f"{rate.value:.5g}; which schedule that is takes the iteration, which is not there"
     texts = [_reading(one, exact=rate.exact and not n) for n, one in enumerate(rate.readings)]
     if len(texts) == 1 or rate.agrees:
         return texts[0]
@@ -136,31 +145,45 @@ def _schedule(rate: Rate) -> str:
 
 
 def _reading(shape: LrShape, *, exact: bool) -> str:
-    peak = "an unknown rate" if shape.peak is None else f"{shape.peak:.4g}"
+    peak = "an unknown rate" if shape.peak is None else f"{shape.peak:.5g}"
     inside = shape.after == "unseen" and shape.progress is not None and shape.progress < 1
     if shape.warmup == "linear" and shape.warmup_iters is not None and inside:
-        start = f" from {shape.warmup_factor:.3g} of it" if shape.warmup_factor is not None else ""
+        start = ""
+        if shape.warmup_factor is not None:
+            start = f" from {shape.warmup_factor:.3g} of it" if shape.warmup_factor else " from 0"
         text = (
             f"warm-up, not decay: linear over {shape.warmup_iters:,} iterations to {peak}{start}, "
             f"now at {percent(shape.progress or 0.0)}"
         )
         return f"{text}; that gives the printed digits exactly" if exact else text
+    if shape.peak is None and shape.after == "unseen":
+        if shape.warmup == "linear":
+            return (
+                "it rises row by row: a warm-up, though none of the usual lengths and factors "
+                "gives these digits"
+            )
+        return (
+            "one row cannot tell its schedule: warm-up, cosine and polynomial decay all pass "
+            "through such a rate"
+        )
     words = {"linear": "a linear warm-up", "constant": "a constant warm-up", "none": "no warm-up"}
     parts = []
     if shape.warmup in words:
         over = f" over {shape.warmup_iters:,} iterations" if shape.warmup_iters else ""
         parts.append(f"{words[shape.warmup]}{over}")
-    parts.append(_after(shape, peak))
+    parts.append(_after(shape, peak, alone=not parts))
     return ", then ".join(parts)
 
 
-def _after(shape: LrShape, peak: str) -> str:
+def _after(shape: LrShape, peak: str, *, alone: bool) -> str:
     if shape.after == "step" or shape.steps:
         steps = ", ".join(f"{step:,}" for step in shape.steps)
         by = f" by {shape.gamma:.3g}" if shape.gamma is not None else ""
         return f"{peak}, multiplied{by} at {steps}" if steps else f"{peak} in steps"
     if shape.after in ("unseen", "constant"):
-        return f"{peak} so far"
+        return (
+            f"{peak}, which may be BASE_LR or a rate after a decay" if alone else f"{peak} so far"
+        )
     if shape.after == "irregular":
         return "rates that follow no schedule of Detectron2"
     until = f" until {shape.length:,}" if shape.length else ""
