@@ -39,6 +39,7 @@ class Certain:
     rule: str
     looks: int
     iterations: int  # done until then
+    last: int  # number of the last of them
 
     def words(self) -> str:
         """`loss/diverges was certain (held for 3 looks)`."""
@@ -73,12 +74,12 @@ class Held:
         self._certain_after = certain_after
         self._held: dict[str, int] = {}
 
-    def look(self, failed: Sequence[str], iterations: int) -> Certain | None:
+    def look(self, failed: Sequence[str], iterations: int, last: int) -> Certain | None:
         """One more look: the first failure that is certain by now."""
         self._held = {rule: self._held.get(rule, 0) + 1 for rule in failed}
         for rule, looks in self._certain_after.items():
             if self._held.get(rule, 0) >= looks:
-                return Certain(rule, self._held[rule], iterations)
+                return Certain(rule, self._held[rule], iterations, last)
         return None
 
 
@@ -102,10 +103,12 @@ class Looks:
         self._not_before_s = float("-inf")
         self.certain: Certain | None = None
 
-    def enough(self, record: Mapping[str, Any]) -> str | None:
-        """As `launch` asks it: why no further iteration is needed, in words."""
+    def enough(self, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """As `launch` asks it: what to tell the probe once no further iteration is needed."""
         certain = self.take(record)
-        return None if certain is None else certain.words()
+        if certain is None:
+            return None
+        return {"i": certain.last, "done": certain.iterations, "why": certain.words()}
 
     def take(self, record: Mapping[str, Any]) -> Certain | None:
         """Add one record. The failure that is certain by it; None once one was told."""
@@ -123,7 +126,7 @@ class Looks:
         failed = failing(self._rules, sources.so_far(self._growing))
         self._not_before_s = now_s + (self._cost_s() - began_s) / MOST_SHARE
         self._next = next_look(done)
-        self.certain = self._held.look(failed, done)
+        self.certain = self._held.look(failed, done, int(record["i"]))
         return self.certain
 
 

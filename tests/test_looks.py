@@ -116,12 +116,19 @@ def test_looks_grow_rarer_in_a_long_run():
     assert len(at) < 250
 
 
+def test_the_probe_is_told_by_which_iteration_it_was_certain(rules, tmp_path):
+    looks = Looks(rules, sources.GrowingRun(tmp_path), cost_s=lambda: 0.0)
+    (certain,) = filter(None, map(looks.enough, records(flat)))
+    assert certain["i"] == certain["done"] - 1
+    assert certain["why"] == "loss/not-decreasing was certain (held for 6 looks)"
+
+
 def test_a_failure_that_does_not_hold_starts_again():
     held = Held()
     rule = "loss/diverges"
     assert CERTAIN_AFTER[rule] > 2
     for failed in ([rule], [rule], [], [rule]):
-        assert held.look(failed, 50) is None
+        assert held.look(failed, 50, 49) is None
 
 
 def test_a_garbled_record_is_passed_over(rules, tmp_path):

@@ -85,7 +85,7 @@ def ended(run: Followed, after: Mapping[str, int], every: int = 1) -> tuple[str,
     """The rule that ends a run, and after how many iterations; only each n-th look is taken."""
     held = looks.Held(after)
     for at, failed in list(zip(run.at, run.failed, strict=True))[::every]:
-        certain = held.look(failed, at)
+        certain = held.look(failed, at, at - 1)
         if certain is not None:
             return certain.rule, at
     return None

@@ -28,8 +28,9 @@ from d2check.probe import wire
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
-# Why no further iteration is needed, in words, having been given a record; None while some are.
-Enough = Callable[[dict[str, Any]], str | None]
+# Having been given a record: what to tell the probe once no further iteration is needed, as
+# docs/run-folder.md says of the file `stop`; None while some are.
+Enough = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 
 # What keeps the streams open after the child and its workers are gone is none of ours.
 LAST_OUTPUT_S = 5.0
@@ -50,7 +51,7 @@ def launch(
     """Run the plan's child to its end and return how it ended; the folder is complete then.
 
     on_record gets every record of rank 0, on_line every line of output (redacted), both in the
-    calling thread. Once `enough` says why, the phase that trains is the last one, and the loop
+    calling thread. Once `enough` tells why, the phase that trains is the last one, and the loop
     ends, at the same iteration in all ranks. In the main thread SIGINT, SIGTERM and SIGHUP end the
     child with its workers, and the ending is INTERRUPTED; a second signal does not wait for them to
     leave. An exception from a callback ends the child too, and is raised again. Raises LaunchError
@@ -219,10 +220,10 @@ class _Session:
             traceback=tuple(map(self._redact.text, ending.traceback)),
         )
 
-    def end_early(self, why: str) -> None:
+    def end_early(self, why: Mapping[str, Any]) -> None:
         """Let the loop end, as what was to be learned of it is known."""
         if not self._leaving:
-            self._write_stop(why)
+            self._write_stop(wire.encode(dict(why)))
 
     def write_ending(self, ending: Ending) -> str | None:
         """Write ending.json. Returns why that failed."""
@@ -284,7 +285,7 @@ class _Session:
         failed = [copy.failed for copy in self._copies]
         return next((reason for reason in told + failed if reason), None)
 
-    def _write_stop(self, why: str = "") -> None:
+    def _write_stop(self, content: str = "") -> None:
         # On a full disk the file cannot be made; the signal that follows does the same, and
         # without one the loop goes on to its end.
         stop = self._plan.folder / wire.STOP
@@ -292,7 +293,7 @@ class _Session:
             if stop.exists():
                 return
             whole = stop.with_name(wire.STOP + ".new")
-            whole.write_text(why, encoding="utf-8")
+            whole.write_text(content, encoding="utf-8")
             whole.replace(stop)
 
 

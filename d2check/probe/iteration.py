@@ -151,7 +151,7 @@ class IterationProbe:
         if stop in ("iterations", "budget", VERDICT) or self._is_last(iteration):
             self.course.finish_as_configured()
         if stop == VERDICT and self._stop_rule.certain is not None:
-            self.course.note_early_end(self.iterations, self._stop_rule.certain)
+            self.course.note_early_end(self._stop_rule.certain)
         stop = stop or self.course.advance(iteration, record["scalars"])
         if self.course.stood:  # what stands between two iterations is the time of neither
             self.course.stood = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from typing import Any
 
 CHECK_STOP_FILE_EVERY_S = 0.2
 VERDICT = "verdict"  # why a loop ended whose stop file says what is certain by now
@@ -37,7 +39,7 @@ class StopRule:
         world_size: int = 1,
     ) -> None:
         """`iterations` is counted from the first one, `budget_s` from the first `reason()`."""
-        self.certain: str | None = None  # in words, on rank 0
+        self.certain: dict[str, Any] | None = None  # what the stop file tells, on rank 0
         self._stop_file = stop_file
         self._stop_at_file = stop_file + "-at"
         self._iterations = iterations
@@ -52,7 +54,7 @@ class StopRule:
     def reason(self, iteration: int) -> str | None:
         """Why the loop shall end after this iteration, or None.
 
-        The reasons: iterations, budget, stop-file, and verdict for a stop file that holds words.
+        The reasons: iterations, budget, stop-file, and verdict for a stop file that tells of one.
         """
         self._done += 1
         if self._iterations is not None and self._done >= self._iterations:
@@ -68,8 +70,7 @@ class StopRule:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + CHECK_STOP_FILE_EVERY_S
             if os.path.exists(self._stop_file):
-                with open(self._stop_file, encoding="utf-8") as file:
-                    self.certain = file.read().strip() or None
+                self.certain = _told(self._stop_file)
                 return "stop-file" if self.certain is None else VERDICT
         return None
 
@@ -90,3 +91,13 @@ class StopRule:
         if self._agreed is not None and iteration >= self._agreed[0]:
             return self._agreed[1]
         return None
+
+
+def _told(stop_file: str) -> dict[str, Any] | None:
+    """What is certain by now, and from which iteration on; None where only an end is asked for."""
+    try:
+        with open(stop_file, encoding="utf-8") as file:
+            told = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and "why" in told else None

@@ -34,6 +34,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 FIRST_FILES = (wire.PLAN, wire.RECORDS)
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
 _NOT_SERIES = {"t", "i", "clock", "rank"}
+ENDED_EARLY = "ended-early"
 _EXPECTED = "a folder written by `d2check run`"
 
 
@@ -75,7 +76,7 @@ def read_run_folder(path: Path) -> tuple[Run, ...]:
         number = other.name.removeprefix("records.rank").removesuffix(".jsonl")
         if number.isdigit():
             ranks[int(number)] = _records(other)
-    last = ranks[0].iterations[-1] if ranks[0].iterations else None
+    last = _last_judged(ranks[0])
     config, reason = _config(path, begun=ranks[0].begun)
     run = replace(
         _run(path, ranks, config, reason),
@@ -123,7 +124,7 @@ class GrowingRun:
         """All that was recorded until now, as of a training that still runs."""
         if self._config is None and self._records.begun:  # the probe writes it before it begins
             self._config = _config(self._folder, begun=True)[0]
-        last = self._records.iterations[-1] if self._records.iterations else None
+        last = _last_judged(self._records)
         return replace(
             _run(self._folder, {0: self._records}, self._config, None),
             ending=Ending(EndingKind.RUNNING, last),
@@ -142,6 +143,10 @@ def _run(
             own = {name: one for name, one in _series(records).items() if name not in series}
             timed = {n: o for n, o in _series(records).items() if n.endswith(("_s", "_mib"))}
             series |= {f"rank{rank}/{name}": one for name, one in (own | timed).items()}
+    last = _last_judged(main)
+    if last is not None and last != main.iterations[-1]:
+        cut = {name: one.between(0, last) for name, one in series.items()}
+        series = {name: one for name, one in cut.items() if len(one)}
     facts: dict[str, Scalar] = {}
     if main.begun:
         facts = {"world_size": main.world_size, **main.facts}
@@ -162,6 +167,17 @@ def _run(
         malformed_lines=sum(records.malformed_lines for records in ranks.values()),
         absent=absent,
     )
+
+
+def _last_judged(records: _Records) -> int | None:
+    """The last iteration of a run; of one that ended early, that by which its verdict was certain.
+
+    Some more are made until all ranks have ended, and a verdict that ended the run must stand.
+    """
+    if not records.iterations:
+        return None
+    early = (e.iteration for e in records.events if e.kind == ENDED_EARLY)
+    return min([records.iterations[-1], *(at for at in early if at is not None)])
 
 
 def _as_configured(

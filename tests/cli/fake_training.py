@@ -89,9 +89,10 @@ if what == "flat":  # one record after the other, until it is told that this is 
         record(t="iter", i=i, clock=1.0 + 0.1 * i, scalars=scalars, total_s=0.1, data_s=0.01)
         time.sleep(0.02)
         if stop.exists():
-            words = f"at iteration {i + 1} of {plan['iterations']}: {stop.read_text()}"
-            record(t="note", kind="ended-early", message=words)
-            message = "ramp: the run ended early, as " + stop.read_text()
+            told = json.loads(stop.read_text())
+            words = f"at iteration {told['done']} of {plan['iterations']}: {told['why']}"
+            record(t="note", kind="ended-early", message=words, i=told["i"])
+            message = "ramp: the run ended early, as " + told["why"]
             record(t="note", kind="phase-skipped", phase="ramp", message=message)
             record(t="end", kind="stopped", i=i, reason="verdict", clock=9.0)
             sys.exit(0)

@@ -195,15 +195,15 @@ def test_child_is_told_why_no_further_iteration_is_needed(plan_for):
         iterate(0, 40)
         while not os.path.exists(os.path.join(FOLDER, "stop")):
             time.sleep(0.01)
-        why = open(os.path.join(FOLDER, "stop"), encoding="utf-8").read()
-        record("note", kind="ended-early", message=why)
+        told = json.load(open(os.path.join(FOLDER, "stop"), encoding="utf-8"))
+        record("note", kind="ended-early", message=told["why"])
         record("end", kind="stopped", i=39, reason="verdict")
     """)
     records, asked = [], []
 
     def enough(record):
         asked.append(record["t"])
-        return "the loss rises" if record.get("i", -1) >= 5 else None
+        return {"why": "the loss rises"} if record.get("i", -1) >= 5 else None
 
     ending = launch(plan, records.append, enough=enough)
     assert (ending.kind, ending.iteration, ending.message) == (EndingKind.STOPPED, 39, None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from d2check.probe.stopping import VERDICT, LeaveScript, LoopEnded, StopRule
+
+CERTAIN = {"i": 81, "done": 82, "why": "loss/diverges was certain"}
 
 
 def test_iterations_are_counted_from_the_first_one_seen(tmp_path):
@@ -28,14 +32,22 @@ def test_the_stop_file_ends_the_loop(tmp_path):
 
 def test_a_stop_file_with_words_tells_what_is_certain(tmp_path):
     rule = StopRule(str(tmp_path / "stop"), iterations=None, budget_s=None)
-    (tmp_path / "stop").write_text("loss/diverges was certain", encoding="utf-8")
+    (tmp_path / "stop").write_text(json.dumps(CERTAIN), encoding="utf-8")
     assert rule.reason(0) == VERDICT
-    assert rule.certain == "loss/diverges was certain"
+    assert rule.certain == CERTAIN
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", '{"i": 3}', "\x00"])
+def test_a_stop_file_that_tells_nothing_ends_the_loop_all_the_same(tmp_path, content):
+    rule = StopRule(str(tmp_path / "stop"), iterations=None, budget_s=None)
+    (tmp_path / "stop").write_text(content, encoding="utf-8")
+    assert rule.reason(0) == "stop-file"
+    assert rule.certain is None
 
 
 def test_all_ranks_learn_that_a_verdict_ended_the_loop(tmp_path):
     rules = [StopRule(str(tmp_path / "stop"), None, None, rank, 2) for rank in (0, 1)]
-    (tmp_path / "stop").write_text("loss/diverges was certain", encoding="utf-8")
+    (tmp_path / "stop").write_text(json.dumps(CERTAIN), encoding="utf-8")
     reasons = [(rules[0].reason(i), rules[1].reason(i)) for i in range(3)]
     assert reasons == [(None, None), (None, None), (VERDICT, VERDICT)]
 

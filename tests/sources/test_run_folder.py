@@ -269,3 +269,19 @@ def test_a_real_recording_reads_whole_and_its_phases_add_up(healthy):
     assert run.config is not None
     assert run.facts["images_per_batch"] == run.config.get("SOLVER.IMS_PER_BATCH")
     assert run.ending.kind is EndingKind.STOPPED
+
+
+def test_what_came_after_the_verdict_that_ended_a_run_is_not_judged(tmp_path):
+    lines = [
+        {"t": "begin", "rank": 0, "world_size": 1, "facts": {}},
+        {"t": "phase", "name": "as-configured", "first_iteration": 0},
+        *({"t": "iter", "i": i, "scalars": {"total_loss": 2.0}} for i in range(90)),
+        {"t": "note", "kind": "ended-early", "message": "at iteration 82 of 300: x", "i": 81},
+        {"t": "end", "kind": "stopped", "i": 89, "reason": "verdict"},
+    ]
+    (tmp_path / wire.RECORDS).write_text("".join(map(wire.encode, lines)))
+    (run,) = read_run_folder(tmp_path)
+    assert run.last_iteration == run.phases[-1].last_iteration == 81
+    assert len(run.series["total_loss"]) == 82
+    assert run.rows == 90
+    assert run.ending.iteration == 89

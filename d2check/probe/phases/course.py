@@ -31,6 +31,8 @@ class Course:
         planned = session.plan.phases or [{"name": "as-configured"}]
         self._standing = {phase["name"] for phase in planned} & set(STANDING)
         self._moving = [phase for phase in planned if phase["name"] not in STANDING]
+        as_configured = (p.get("iterations") for p in self._moving if p["name"] != RAMP)
+        self._length: int | None = next(as_configured, None)
         self._current: dict[str, Any] = {}
         self._ends_after: int | None = None
         self._done = 0
@@ -81,12 +83,14 @@ class Course:
         self._enter(iteration + 1)
         return None
 
-    def note_early_end(self, done: int, certain: str) -> None:
-        """The loop ends after `done` iterations, as `certain` tells in words. No ramp follows."""
-        of = "" if self._ends_after is None else " of %d" % self._ends_after
-        self._session.recorder.note("ended-early", "at iteration %d%s: %s" % (done, of, certain))
-        if self._current and self._ramp_is_ahead:
-            self._leave_ramp_out("the run ended early, as %s" % certain)
+    def note_early_end(self, certain: dict[str, Any]) -> None:
+        """The loop ends, as the stop file told why: it was certain by iteration `i`. No ramp."""
+        why = certain["why"]
+        of = "" if self._length is None else " of %d" % self._length
+        words = "at iteration %s%s: %s" % (certain.get("done", "?"), of, why)
+        self._session.recorder.note("ended-early", words, i=certain.get("i"))
+        if self._current and (self._ramp_is_ahead or self.in_ramp):
+            self._leave_ramp_out("the run ended early, as %s" % why)
 
     def _note_first_loss(self, total: float | None) -> None:
         if self._done > FIRST_LOSSES or total is None:

@@ -69,9 +69,10 @@ def test_a_run_that_ends_early_tells_why_and_what_it_leaves_out():
     course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
     go(course, 49)
     course.finish_as_configured()
-    course.note_early_end(50, "loss/diverges was certain")
+    course.note_early_end({"i": 47, "done": 48, "why": "loss/diverges was certain"})
     (note,) = [r for r in recorder.records if r.get("kind") == "ended-early"]
-    assert note["message"] == "at iteration 50 of 120: loss/diverges was certain"
+    assert note["message"] == "at iteration 48 of 120: loss/diverges was certain"
+    assert note["i"] == 47
     told = recorder.skipped()
     assert "worst-batch: the training runs on the CPU" in told  # it was tried all the same
     assert "ramp: the run ended early, as loss/diverges was certain" in told
@@ -80,8 +81,16 @@ def test_a_run_that_ends_early_tells_why_and_what_it_leaves_out():
 def test_a_run_of_unknown_length_that_ends_early_names_no_length():
     course, recorder = course_of([{"name": "as-configured", "iterations": None}])
     go(course, 49)
-    course.note_early_end(50, "loss/diverges was certain")
-    assert recorder.records[-1]["message"] == "at iteration 50: loss/diverges was certain"
+    course.note_early_end({"i": 47, "done": 48, "why": "loss/diverges was certain"})
+    assert recorder.records[-1]["message"] == "at iteration 48: loss/diverges was certain"
+
+
+def test_a_run_that_is_ended_within_its_ramp_has_none():
+    course, recorder = course_of(PHASES, lr=0.001, initial_lr=0.1)
+    go(course, 122)
+    assert course.in_ramp
+    course.note_early_end({"i": 118, "done": 119, "why": "loss/diverges was certain"})
+    assert "ramp: the run ended early, as loss/diverges was certain" in recorder.skipped()
 
 
 def test_a_trainer_that_hides_its_optimizer_gets_no_ramp():
