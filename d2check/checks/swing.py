@@ -9,11 +9,20 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from d2check.checks._curve import Floats, loss_curve, quartile_sd, winsorised
+from d2check.checks._curve import (
+    Floats,
+    LossCurve,
+    loss_curve,
+    quartile_sd,
+    robust_sd,
+    winsorised,
+)
 from d2check.model import Measurement, Scalar, Series
 
-PRIOR_PHI, PRIOR_ROWS = 0.0, 500  # real rows are near white (median lag-1 autocorrelation -0.01)
+PRIOR_ROWS = 500  # real rows are near white (median lag-1 autocorrelation -0.01)
 PHI_RANGE = (-0.05, 0.2)
+APART_PRIOR_ROWS, APART_RANGE = 60, (-0.3, 0.4)  # of heads without what they have in common
+HEADS_FOR_COLOUR = 5
 WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
 LOWER = 0.7  # share of the spectrum that sets the level of the noise
 FIRST_CYCLES = 4
@@ -49,7 +58,7 @@ def loss_swing(
     if n < min_rows:
         return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
     residual, of_total = _without_course((curve.pool, curve.total), curve.effective, slow_terms)
-    surprise, amplitude, cycles = _strongest(residual)
+    surprise, amplitude, cycles = _strongest(residual, _colour(curve, residual))
     scatter = float(np.std(of_total))
     extras: dict[str, Scalar] = {
         "scatter": scatter,
@@ -87,12 +96,12 @@ def _slow_cosines(n: int, terms: int) -> Floats:
     return np.asarray(np.cos(np.pi / n * np.arange(terms)[:, None] * row))
 
 
-def _strongest(residual: Floats) -> tuple[float, float, float]:
-    """(surprise, amplitude, cycles) of the most surprising peak of the spectrum."""
+def _strongest(residual: Floats, phi: float) -> tuple[float, float, float]:
+    """(surprise, amplitude, cycles) of the most surprising peak over AR(1) noise."""
     n = len(residual)
     window = np.hanning(n + 2)[1:-1]
     power = np.abs(np.fft.rfft(residual * window)) ** 2 / float(window @ window)
-    colour = _null_shape(residual, len(power))
+    colour = _null_shape(n, len(power), phi)
     use = slice(FIRST_CYCLES, len(power) - 1)
     ratio = power[use] / colour[use]
     lower = np.sort(ratio)[: int(LOWER * len(ratio))]
@@ -117,12 +126,29 @@ def _strongest(residual: Floats) -> tuple[float, float, float]:
     return best
 
 
-def _null_shape(residual: Floats, bins: int) -> NDArray[np.float64]:
-    """float64[bins]: spectrum of AR(1) noise of unit innovations, phi shrunk towards white."""
-    n = len(residual)
-    seen = float(residual[1:] @ residual[:-1]) / max(float(residual @ residual), 1e-18)
-    phi = (n * seen + PRIOR_ROWS * PRIOR_PHI) / (n + PRIOR_ROWS)
-    phi = min(max(phi, PHI_RANGE[0]), PHI_RANGE[1])
+def _colour(curve: LossCurve, residual: Floats) -> float:
+    """Correlation of neighbouring rows, other than by a swing.
+
+    A swing moves all heads alike, so what is left of a head without the pool has none: its lag-1
+    and lag-2 differences tell phi (see noise_of). With one curve only, a swing cannot be told
+    from coloured noise so; then phi is drawn strongly towards white.
+    """
+    n, names = len(curve), list(curve.heads)
+    if len(names) < 2:
+        seen = float(residual[1:] @ residual[:-1]) / max(float(residual @ residual), 1e-18)
+        return min(max(n * seen / (n + PRIOR_ROWS), PHI_RANGE[0]), PHI_RANGE[1])
+    found = []
+    for name in names[:: -(-len(names) // HEADS_FOR_COLOUR)]:
+        apart = curve.heads[name] - curve.pool
+        lag1, lag2 = robust_sd(apart[1:] - apart[:-1]), robust_sd(apart[2:] - apart[:-2])
+        if lag1 > 0:
+            found.append((lag2 / lag1) ** 2 - 1)
+    seen = float(np.median(found)) if found else 0.0
+    return min(max(n * seen / (n + APART_PRIOR_ROWS), APART_RANGE[0]), APART_RANGE[1])
+
+
+def _null_shape(n: int, bins: int, phi: float) -> NDArray[np.float64]:
+    """float64[bins]: spectrum of AR(1) noise of unit innovations in n rows."""
     turn = np.cos(2 * np.pi / n * np.arange(bins))
     return np.asarray(1.0 / (1 + phi * phi - 2 * phi * turn))
 

@@ -48,6 +48,31 @@ def test_the_scatter_is_that_around_the_course(sd):
     assert found.extras["within"] == pytest.approx(np.expm1(1.645 * sd), rel=0.2)
 
 
+def test_heads_of_coloured_noise_each_of_its_own_do_not_swing():
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        heads = {}
+        for k, start in enumerate((1.4, 0.5, 0.7, 0.2)):
+            noise = np.convolve(rng.standard_normal(360), 0.4 ** np.arange(40))[:300]
+            heads[f"loss_{k}"] = series(power_law(start, 300) * np.exp(0.3 * noise), f"loss_{k}")
+        total = series(np.sum([s.values for s in heads.values()], axis=0))
+        assert loss_swing(total, heads).extras["surprise"] < 2
+
+
+def test_heads_that_swing_together_do_so_in_coloured_noise_as_well():
+    rng = np.random.default_rng(0)
+    wave = 0.35 * np.sin(2 * np.pi * np.arange(300) / 18)
+    heads = {}
+    for k, start in enumerate((1.4, 0.5, 0.7, 0.2)):
+        noise = np.convolve(rng.standard_normal(360), 0.5 ** np.arange(40))[:300]
+        values = power_law(start, 300) * np.exp(0.25 * noise + wave)
+        heads[f"loss_{k}"] = series(values, f"loss_{k}")
+    total = series(np.sum([s.values for s in heads.values()], axis=0))
+    found = loss_swing(total, heads)
+    assert found.extras["surprise"] > 5
+    assert found.extras["period"] == pytest.approx(18, rel=0.1)
+
+
 def test_a_healthy_bump_is_no_swing():
     bump = 1 + 0.25 * np.exp(-(((np.arange(300) - 140) / 30) ** 2))
     found = loss_swing(series(noisy(power_law(2.9, 300) * bump, 0.12, 1)))
