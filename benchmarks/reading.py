@@ -4,7 +4,7 @@
 
 Every reader gets the same bytes from the same file and must end with one float64 array per key.
 The readers take turns, so that a slow moment of the machine meets them all; the best CPU time of
-each counts (polars: wall time, held to one thread). Three files: sound, 1 % of the rows with NaN,
+each counts, all threads together (polars is held to one). Three files: sound, 1 % of the rows with NaN,
 and broken (cut, doubled, NUL-filled and blank lines). `error` means that the whole file is lost.
 orjson and polars are compared where they are installed.
 
@@ -128,13 +128,12 @@ def readers() -> dict[str, Reader]:
 
 def timed(reader: Reader, path: Path) -> float | None:
     """Seconds, or None when the reader gave up."""
-    clock = time.perf_counter if reader is by_polars else time.process_time
-    start = clock()
+    start = time.process_time()
     try:
         reader(path)
     except Exception:  # noqa: BLE001  # each reader has its own
         return None
-    return clock() - start
+    return time.process_time() - start
 
 
 def compare(path: Path, repeats: int) -> None:
