@@ -333,3 +333,26 @@ def test_a_loss_that_hardly_moves_is_said_to():
     assert (
         "hardly changed from 0.6906 at iteration 59" in field("loss_mask", f"{LINE}\n{near}").here
     )
+
+
+def test_six_decimals_are_read_as_what_they_say():
+    """https://github.com/facebookresearch/detectron2/issues/214"""
+    row = "iter: {}  total_loss: 1.7  loss_cls: 1.2  loss_box_reg: 0.5  lr: {}"
+    text = "\n".join([row.format(19, "0.000200"), row.format(39, "0.000400")])
+    here = field("lr", text).here
+    assert here.startswith("warm-up, not decay: linear over 1,000 iterations to 0.01")
+    assert "gives the printed digits exactly" in here
+
+
+@pytest.mark.parametrize(
+    ("rows", "words_"),
+    [
+        ([(2839, "2.5e-07"), (2859, "2.5e-07")], "may be BASE_LR or a rate after a decay"),
+        ([(125059, "2.5427e-06")], "one row cannot tell its schedule"),
+        ([(19, "3.8077e-06"), (39, "7.5527e-06"), (59, "1.1298e-05"), (79, "1.5043e-05"),
+          (99, "1.8788e-05"), (119, "2.2623e-05")], "it rises row by row"),
+    ],
+)  # fmt: skip
+def test_what_rows_do_not_tell_of_the_schedule_is_said(rows, words_):
+    text = "\n".join(f"iter: {at}  total_loss: 1.7  lr: {lr}" for at, lr in rows)
+    assert words_ in field("lr", text).here

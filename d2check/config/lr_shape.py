@@ -87,7 +87,9 @@ def describe_lr(iterations: NDArray[np.int64] | Sequence[int], values: Floats) -
 def _rounding(v: Floats) -> Floats:
     """How far each printed value may be from the true one: float64[n]."""
     if all(float(f"{x:.5g}") == x for x in v[:2000]):
-        five = 0.5 * 10.0 ** (np.floor(np.log10(np.maximum(v, 1e-300))) - 4)
+        # fastreid prints three digits; two rates that need no more prove nothing.
+        three = len(np.unique(v)) > 2 and all(float(f"{x:.3g}") == x for x in v[:2000])
+        five = 0.5 * 10.0 ** (np.floor(np.log10(np.maximum(v, 1e-300))) - (2 if three else 4))
         if np.all(v == np.round(v, 6)):  # logs before v0.3; indistinguishable above 0.01
             five = np.maximum(five, 5e-7)
         return np.asarray(five, np.float64)
@@ -227,6 +229,9 @@ def _inside_warmup(t: Floats, v: Floats, rounding: Floats) -> list[LrShape]:
     if len(t) == 1 and float(f"{v[0]:.2g}") == float(f"{v[0]:.10g}"):
         # A round rate is likelier the rate itself.
         found.insert(0, LrShape("unseen", "unseen", peak=float(v[0])))
+    if not found and len(t) > 1:
+        # A person writes 0.00025 sooner than 0.000196.
+        found = sorted(_unusual_factors(t, v, rounding), key=lambda one: not _two_digits(one))
     if not found and len(t) > 2:
         # The last row may be the first one behind the warm-up: then it lies well below the line.
         slope = (v[-2] - v[0]) / (t[-2] - t[0])
@@ -237,7 +242,7 @@ def _inside_warmup(t: Floats, v: Floats, rounding: Floats) -> list[LrShape]:
 
 def _warmup_readings(t: Floats, v: Floats, rounding: Floats) -> Iterator[LrShape]:
     """Warm-ups to a rate of two digits that pass through every row, the commonest first."""
-    for factor, length in _warmups_to_try(t, v):
+    for factor, length in _warmups_to_try(t, v, rounding):
         share = factor + (1 - factor) * (t / length if length else t)
         if (length and length <= t[-1]) or not np.all(share > 0):
             continue
@@ -248,7 +253,23 @@ def _warmup_readings(t: Floats, v: Floats, rounding: Floats) -> Iterator[LrShape
             yield LrShape("linear", "unseen", peak=peak, warmup_iters=length, warmup_factor=factor)
 
 
-def _warmups_to_try(t: Floats, v: Floats) -> Iterator[tuple[float, int | None]]:
+def _unusual_factors(t: Floats, v: Floats, rounding: Floats) -> Iterator[LrShape]:
+    """Warm-ups of a usual length to a rate of two digits, from any share of it."""
+    slope = (v[-1] - v[0]) / (t[-1] - t[0])
+    intercept = v[0] - slope * t[0]
+    for length in _LENGTHS:
+        end = intercept + slope * length
+        if length <= t[-1] or not 0 <= intercept < end:
+            continue
+        peak = float(f"{end:.2g}")
+        rise = (peak - v[0]) / (length - t[0])
+        away = np.abs(v[0] + rise * (t - t[0]) - v)
+        if np.all(away <= 2 * rounding) and peak <= _HIGHEST_PEAK:
+            factor = _usual_factor((v[0] - rise * t[0]) / peak)
+            yield LrShape("linear", "unseen", peak=peak, warmup_iters=length, warmup_factor=factor)
+
+
+def _warmups_to_try(t: Floats, v: Floats, rounding: Floats) -> Iterator[tuple[float, int | None]]:
     if len(t) == 1:
         # At iteration 0 every length gives the same rate.
         lengths = _LENGTHS if t[0] else (None,)
@@ -256,14 +277,29 @@ def _warmups_to_try(t: Floats, v: Floats) -> Iterator[tuple[float, int | None]]:
         return
     slope = (v[-1] - v[0]) / (t[-1] - t[0])
     intercept = v[0] - slope * t[0]
+    off = (rounding[0] + rounding[-1]) / (t[-1] - t[0])
+    low, high = intercept - rounding[0] - off * t[0], intercept + rounding[0] + off * t[0]
     for factor in _FACTORS:
         if factor == 0.0:
             yield from ((factor, length) for length in _LENGTHS)
-        elif intercept > 0:
-            # The two numbers of a line leave one free: for each factor there is one length.
-            length = intercept * (1 - factor) / (factor * slope)
-            near = {round(length), roundest(0.995 * length, 1.005 * length)}
+        elif high > 0 and slope > off:
+            # The two numbers of a line leave one free: for each factor there is one length, as far
+            # as the printed digits tell.
+            scale = (1 - factor) / factor
+            length = scale * intercept / slope
+            shortest, longest = scale * max(low, 0.0) / (slope + off), scale * high / (slope - off)
+            near = (
+                {round(length), roundest(0.995 * length, 1.005 * length)} if length > 0 else set()
+            )
+            usual = [n for n in _LENGTHS if shortest <= n <= longest]
+            near = near.difference(usual)
+            yield from ((factor, n) for n in usual)
             yield from ((factor, n) for n in sorted(near) if n > 0 and _written_short(n))
+
+
+def _two_digits(shape: LrShape) -> bool:
+    factor = shape.warmup_factor or 0.0
+    return factor == float(f"{factor:.2g}")
 
 
 def _written_short(length: int) -> bool:

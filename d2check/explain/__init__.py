@@ -322,7 +322,10 @@ def _gives(shape: LrShape, iteration: int, value: float) -> bool:
     if shape.warmup != "linear" or not iters or factor is None or peak is None:
         return False
     rate = peak * (factor + (1 - factor) * min(iteration / iters, 1.0))
-    return f"{rate:.{_RATE_DIGITS}g}" == f"{value:.{_RATE_DIGITS}g}"
+    if f"{rate:.{_RATE_DIGITS}g}" == f"{value:.{_RATE_DIGITS}g}":
+        return True
+    # Logs before v0.3 have six decimals, which say little of a rate below a millionth.
+    return value == round(value, 6) >= 1e-5 and round(rate, 6) == value
 
 
 def _planned(config: Config, lr: Series) -> tuple[float | None, bool | None]:

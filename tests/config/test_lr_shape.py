@@ -231,3 +231,31 @@ def test_round_numbers_are_preferred():
     assert roundest(987, 1010) == 1000
     assert roundest(5981, 5999) in (5985, 5990)
     assert roundest(59981, 60001) == 60000
+
+
+# --------------------------------------------------------------- rows as users paste them
+
+
+@pytest.mark.parametrize(
+    ("iterations", "rates", "length", "factor", "peak"),
+    [
+        # https://github.com/facebookresearch/detectron2/issues/214: six decimals
+        ([19, 39, 59, 139], [0.0002, 0.0004, 0.000599, 0.001399], 1000, 0.001, 0.01),
+        # https://github.com/facebookresearch/detectron2/issues/1022: six decimals of a small rate
+        ([60, 80, 100, 120], [1.5e-05, 2e-05, 2.5e-05, 3e-05], 1000, 0.001, 0.00025),
+        # https://github.com/facebookresearch/detectron2/issues/2958: CenterNet2's own factor
+        ([359, 379, 399], [0.0071982, 0.0075981, 0.007998], 4000, 0.00025, 0.08),
+    ],
+)
+def test_a_warm_up_is_read_from_few_printed_digits(iterations, rates, length, factor, peak):
+    shape = describe_lr(iterations, np.array(rates))
+    assert (shape.warmup, shape.warmup_iters, shape.peak) == ("linear", length, peak)
+    assert shape.warmup_factor == pytest.approx(factor, rel=1e-6)
+
+
+def test_three_printed_digits_are_allowed_for():
+    """fastreid, https://github.com/JDAI-CV/fast-reid/issues/342"""
+    rates = np.array([5.04e-06, 6.76e-06, 8.47e-06, 1.02e-05, 1.19e-05])
+    shape = describe_lr([9, 19, 29, 39, 49], rates)
+    assert (shape.warmup, shape.warmup_factor, shape.peak) == ("linear", 0.01, 0.00035)
+    assert 1980 <= shape.warmup_iters <= 2050
