@@ -119,7 +119,8 @@ def late_fall(
     less `discount` of the fall that the first half foretold in ln(20 + e): where much was to be
     expected a plateau is plainer. extras: falling_z (standard errors by which the curve that
     falls most surely does: total, pool or a head), z (the same of the pool; negative = rising),
-    late, early (falls of the halves), expected, since (iteration).
+    late, early (falls of the halves; late is None where the pool has risen), expected, since
+    (iteration).
 
     Only the stretch up to the first drop of the rate counts: a tail after a decay is a finished
     schedule. Undecided where a flat half is healthy: a start at a trained level, or an R-CNN
@@ -149,7 +150,7 @@ def late_fall(
     extras: dict[str, Scalar] = {
         "falling_z": max(fall / se for fall, se in falls),
         "z": late / late_se,
-        "late": -math.expm1(-late),
+        "late": -math.expm1(-late) if late > 0 else None,
         "early": -math.expm1(second - first),
         "expected": -math.expm1(-expected),
         "since": int(curve.iterations[half]),
