@@ -262,7 +262,12 @@ def main() -> None:
     ask.add_argument("--noise", type=float, default=1.0, help="factor on the noise of all levels")
     ask.add_argument("--jobs", type=int, default=2)
     ask.add_argument("--peers", help="interpreter that has trainproof, runmedic or both")
-    ask.add_argument("--peer-runs", type=int, default=40, help="runs that they see, as --runs")
+    ask.add_argument(
+        "--peer-runs",
+        type=int,
+        default=40,
+        help="runs that they see, as --runs; of healthy classes 4 times as many",
+    )
     ask.add_argument("--confusion", action="store_true", help="what each class was called by each")
     ask.add_argument("--verbose", action="store_true", help="every wrong verdict with its message")
     given = ask.parse_args()
@@ -309,12 +314,13 @@ def _rivals_in(python: str) -> dict[str, str]:
 
 
 def _also_plain(jobs: Sequence[Job], place: Path, given: argparse.Namespace) -> list[Job]:
-    """The jobs, those of the first seeds with a file for the rivals to be written."""
-    first = given.first_seed + given.peer_runs
-    return [
-        replace(job, plain=str(place / f"{number}.jsonl")) if job.seed < first else job
-        for number, job in enumerate(jobs)
-    ]
+    """The jobs, those of the first seeds with a file to be written for the rivals."""
+    files = []
+    for number, job in enumerate(jobs):
+        seen = given.peer_runs * (4 if job.cls.startswith("healthy") else 1)
+        wanted = job.seed < given.first_seed + seen
+        files.append(replace(job, plain=str(place / f"{number}.jsonl")) if wanted else job)
+    return files
 
 
 def _with_rivals(python: str, rivals: Mapping[str, str], outcomes: Sequence[Outcome]) -> list[Said]:
