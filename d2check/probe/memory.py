@@ -83,16 +83,11 @@ class CudaMeter:
             "ooms": stats["num_ooms"],
         }
 
-    def begin_trial(self) -> float:
-        """Give back what is only cached, and forget the peaks: something is tried.
-
-        What is held by then, MiB.
-        """
+    def begin_trial(self) -> None:
+        """Give back what is only cached, and forget the peaks: something is tried."""
         self._cuda.empty_cache()
-        stats = self._read(device=self._device)
-        self._keep(stats)
+        self._keep(self._read(device=self._device))
         self._reset(self._device)
-        return round(float(stats["allocated_bytes"]["all"]["current"] / MIB), 2)
 
     def take_trial(self) -> dict[str, float]:
         """As `take`, of what was tried; the training's maxima know nothing of it."""
@@ -103,10 +98,12 @@ class CudaMeter:
             "peak_reserved_mib": round(stats["reserved_bytes"]["all"]["peak"] / MIB, 2),
         }
 
-    def end_trial(self) -> None:
-        """Give back what the trial has taken, and forget its peaks."""
+    def end_trial(self) -> float:
+        """Give back what the trial has taken, and forget its peaks. What stays held, MiB."""
         self._cuda.empty_cache()
         self._reset(self._device)
+        stats = self._read(device=self._device)
+        return round(float(stats["allocated_bytes"]["all"]["current"] / MIB), 2)
 
     def capacity(self) -> dict[str, float]:
         """Facts: `gpu_total_mib`, and `gpu_other_mib`, which is not this allocator's.
@@ -184,20 +181,20 @@ class HostMeter:
             "peak_reserved_mib": peak_mib,
         }
 
-    def begin_trial(self) -> float:
-        """Give back what the C library only keeps, and forget the peak. What is held, MiB."""
+    def begin_trial(self) -> None:
+        """Give back what the C library only keeps, and forget the peak."""
         self._trim()
         self._reset()
-        return self._figures()[1]
 
     def take_trial(self) -> dict[str, float]:
         """As `take`, of what was tried."""
         peak_mib, _ = self._figures()
         return {"peak_allocated_mib": peak_mib, "peak_reserved_mib": peak_mib}
 
-    def end_trial(self) -> None:
-        """Give back what the trial has taken."""
+    def end_trial(self) -> float:
+        """Give back what the trial has taken. What stays held, MiB."""
         self.begin_trial()
+        return self._figures()[1]
 
     def capacity(self) -> dict[str, float]:
         """Facts: what stands for the GPU's memory."""

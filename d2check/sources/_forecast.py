@@ -58,10 +58,12 @@ def memory_facts(
     if read is None or rows is None:
         return {}
     data, names, sampler_known = read
-    models = fit_models(rows, _trials(trials), _sizes([t for t in trials if t.get("oom")]))
+    tried = _sizes(trials)
+    per_gpu = round(float((tried if len(tried) else rows.batches).images.max()))
+    failed = _sizes([trial for trial in trials if trial.get("oom")])
+    models = fit_models(_of_images(rows, per_gpu), _trials(trials), failed)
     if models is None:
         return {}
-    per_gpu = round(float(rows.batches.images.max()))
     ranks = facts.get("world_size")
     count = planned * (ranks if isinstance(ranks, int) else 1)
     told = forecast(models, data, Planned(per_gpu, count, available), names)
@@ -101,6 +103,18 @@ def _rows(series: Mapping[str, Series], span: tuple[int, int] | None) -> Observe
         return None
     columns = [one.values[np.isin(one.iterations, common)] for one in present]
     return Observed(Batches(*columns[:4]), columns[4], columns[5])
+
+
+def _of_images(rows: Observed, images: int) -> Observed:
+    """The rows with one batch of so many images; a trainer's own may gather several batches."""
+    from d2check.checks.batches.fit import Batches
+    from d2check.checks.batches.forecast import Observed
+
+    keep, sizes = rows.batches.images == images, rows.batches
+    kept = (sizes.images, sizes.pixels, sizes.objects, sizes.most_objects)
+    return Observed(
+        Batches(*(one[keep] for one in kept)), rows.allocated_mib[keep], rows.reserved_mib[keep]
+    )
 
 
 def _sizes(trials: Sequence[Mapping[str, Any]]) -> Batches:

@@ -134,6 +134,17 @@ def test_a_sampler_that_is_not_known_fails_nothing(tmp_path):
     assert finding.verdict.value == "WARN"
 
 
+def test_iterations_of_several_batches_are_no_measure_of_one(tmp_path):
+    folder = write(tmp_path / "run")
+    lines = (folder / wire.RECORDS).read_text().splitlines(keepends=True)
+    gathered = [x.replace('"images":4', '"images":8') if '"t":"iter"' in x else x for x in lines]
+    (folder / wire.RECORDS).write_text("".join(gathered))
+    run, finding = judged(folder)
+    assert run.facts["overflow_probability_low"] == 0
+    assert run.facts["overflow_probability"] > 0.99
+    assert finding.verdict.value == "WARN"
+
+
 def test_the_reason_why_nothing_was_tried_is_told(tmp_path):
     note = "worst-batch: SyncBN makes the GPUs wait for each other"
     folder = write(tmp_path / "run", total=90_000.0, tried=False, note=note)

@@ -41,13 +41,14 @@ def measure(
                 record.update(oom=True, tried=False)
             else:
                 _forget_gradients(model)
-                record["held_mib"] = meter.begin_trial()
+                meter.begin_trial()
                 if _fits(model, trial.batch(), autocast, zero_grad):
                     record.update(meter.take_trial())
                 else:  # the traceback is gone by now, and the tensors that its frames held
                     record["oom"] = True
                 _forget_gradients(model)
-                meter.end_trial()
+                # Workspaces that the first use of a size has left behind belong to no batch.
+                record["held_mib"] = meter.end_trial()
             told.append(record)
     return told
 

@@ -31,13 +31,13 @@ class Meter:
 
     def begin_trial(self):
         self.begun += 1
-        return 50.0
 
     def take_trial(self):
         return {"peak_allocated_mib": 100.0 + self.begun, "peak_reserved_mib": 120.0 + self.begun}
 
     def end_trial(self):
         self.ended += 1
+        return 50.0
 
 
 @pytest.fixture(scope="module")
