@@ -23,9 +23,12 @@ def class_choice(
     background: Series,
     commonest: int,
     objects: int,
+    lr: Series | None = None,
+    base_lr: float | None = None,
     *,
     min_rows: int = 60,
-    most_missed: float = 0.5,
+    min_effective: float = 60.0,
+    most_missed: float = 0.4,
     least_background: float = 0.8,
     min_se: float = 0.1,
 ) -> Measurement:
@@ -40,9 +43,11 @@ def class_choice(
     the training set. Only the rows at the end are used in which objects and background are told
     apart (at most `most_missed` of the objects called background, at least `least_background` of
     the background right): a fresh head guesses, and one that calls all background chooses no
-    class. Of those the later half. extras: right (c), guess (g), lower and upper (three standard
-    errors from blocks of rows), rising (whether the later half of the rows is better than the
-    earlier one by as much).
+    class. They must be worth `min_effective` iterations at the peak rate (sum of lr over its peak),
+    for a rate that has decayed leaves classes where they are. Of those rows the later half.
+
+    extras: right (c), guess (g), lower and upper (three standard errors from blocks of rows),
+    rising (whether the later half of the rows is better than the earlier one by as much).
     """
     guess = commonest / max(objects, 1)
     if guess > 0.9:
@@ -60,6 +65,10 @@ def class_choice(
     blocks = len(apart) if apart.all() else int(np.argmin(apart[::-1]))
     if blocks * BLOCK < min_rows:
         return Measurement(None, undecided="objects are not yet told from background")
+    effective = _effective(lr, base_lr, int(iterations[-blocks * BLOCK]), int(iterations[-1]))
+    if effective < min_effective:
+        time = f"{effective:.0f} effective iterations"
+        return Measurement(None, undecided=f"objects are told from background for {time} only")
     found, right = found[-blocks:], right[-blocks:]
     half = blocks // 2
     (early, early_se), (late, late_se) = (
@@ -95,6 +104,15 @@ def _counts(
     """Samples per image: objects found, of them right, objects, background right, background."""
     right = fg * fg_accuracy
     return fg * (1 - missed), right, fg, accuracy * (fg + bg) - right, bg
+
+
+def _effective(lr: Series | None, base_lr: float | None, first: int, last: int) -> float:
+    """Iterations from first to last, each as the share that its rate is of the peak."""
+    if lr is None or not len(lr):
+        return float(last - first + 1)
+    peak = max(float(np.nanmax(lr.values)), base_lr or 0.0)
+    within = lr.values[(lr.iterations >= first) & (lr.iterations <= last)]
+    return float(np.nansum(within)) * lr.every / peak if peak > 0 else 0.0
 
 
 def _share(right: Floats, found: Floats) -> tuple[float, float]:

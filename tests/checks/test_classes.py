@@ -15,7 +15,9 @@ def series(name, values):
     return Series(name, np.arange(len(values)), np.asarray(values, float), 1)
 
 
-def run(right_of_found, missed, *, rows=300, background_right=0.95, fg=20, bg=100, guess=0.4):
+def run(
+    right_of_found, missed, *, lr=None, rows=300, background_right=0.95, fg=20, bg=100, guess=0.4
+):
     """Rows of an R-CNN whose found objects get their class with this chance in each row."""
     dice = np.random.default_rng(RNG_SEED)
     right_of_found, missed = np.broadcast_to(right_of_found, rows), np.broadcast_to(missed, rows)
@@ -30,6 +32,8 @@ def run(right_of_found, missed, *, rows=300, background_right=0.95, fg=20, bg=10
         series("num_bg", np.full(rows, bg)),
         int(100 * guess),
         100,
+        lr if lr is None else series("lr", lr),
+        base_lr=0.01,
     )
 
 
@@ -58,6 +62,7 @@ def test_classes_that_are_being_learned_are_told_as_rising():
         ({"missed": 0.9}, "not yet told from background"),
         ({"missed": 0.1, "background_right": 0.3}, "not yet told from background"),
         ({"missed": 0.1, "rows": 30}, "only 30 rows"),
+        ({"missed": 0.1, "lr": np.full(300, 0.001)}, "for 30 effective iterations only"),
         ({"missed": 0.1, "guess": 0.95}, "of one class"),
         ({"missed": 0.1, "rows": 60, "fg": 2}, "too few objects"),
     ],
