@@ -10,7 +10,9 @@ import pytest
 
 from d2check import sources
 from d2check.looks import CERTAIN_AFTER, EVERY, FIRST, Held, Looks, deciding, next_look
+from d2check.model import Verdict
 from d2check.probe import wire
+from d2check.rules.judge import judge_rule
 from d2check.rules.load import load_rules
 
 
@@ -65,6 +67,20 @@ def test_a_loss_that_leaves_its_best_level_is_certain_soon(rules, tmp_path):
 
 def test_a_loss_that_falls_so_far_is_certain_of_nothing(rules, tmp_path):
     assert follow(rules, records(falling, 500), tmp_path) is None
+
+
+def test_a_rise_that_healthy_losses_may_show_at_first_ends_nothing(rules, tmp_path):
+    """It fails at every look from some on, and the check goes on to its end."""
+
+    def rising_once(i):
+        return 1.0 if i < 40 else min(1.0 * math.exp((i - 40) / 60), 1.55)
+
+    (rise,) = (rule for rule in rules if rule.id == "loss/diverges")
+    growing = sources.GrowingRun(tmp_path)
+    for record in records(rising_once, 120):
+        growing.take(record)
+    assert judge_rule(rise, sources.so_far(growing)).finding.verdict is Verdict.FAIL
+    assert follow([rise], records(rising_once, 160), tmp_path) is None
 
 
 def test_nan_needs_no_second_look(rules, tmp_path):
