@@ -52,14 +52,15 @@ class Contents:
 def contents_of(folder: Path) -> Contents:
     """Everything in a folder that can be read. Raises OSError where it cannot be listed."""
     found = Contents()
-    links = list(files.links_out(folder))
+    names = files.names_in(folder)
+    links = list(files.links_out(folder, names))
     found.problems += [not_followed(path, EXPECTED) for path in links]
-    for path in files.named(folder, files.METRICS):
-        if found.metrics is None and path not in links and path.is_file():
+    for path in files.named(folder, names, files.METRICS):
+        if found.metrics is None and path not in links:
             found.metrics = _tried(read_metrics_json, path, found)
             found.sources += [path] if found.metrics else []
-    _add_logs(folder, links, found)
-    _add_events(folder, found)
+    _add_logs(folder, names, links, found)
+    _add_events(folder, names, found)
     return found
 
 
@@ -80,9 +81,10 @@ def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None
     return None
 
 
-def _add_logs(folder: Path, links: Sequence[Path], found: Contents) -> None:
-    mains = [p for p in files.named(folder, files.LOGS) if p not in links and p.is_file()]
-    others = [p for p in files.other_logs(folder) if p not in links and _tried(_is_log, p, found)]
+def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: Contents) -> None:
+    mains = [path for path in files.named(folder, names, files.LOGS) if path not in links]
+    others = [path for path in files.other_logs(folder, names) if path not in links]
+    others = [path for path in others if _tried(_is_log, path, found)]
     if not mains and not others:
         return
     from d2check.sources.log_txt import read_log
@@ -105,8 +107,8 @@ def _is_log(path: Path) -> bool:
     return files.looks_like_log(files.beginning_of(path))
 
 
-def _add_events(folder: Path, found: Contents) -> None:
-    paths = files.event_files(folder)
+def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:
+    paths = files.event_files(folder, names)
     size = sum(path.stat().st_size for path in paths)
     if found.metrics is not None and found.logs and size > _SMALL_BYTES:
         text = (

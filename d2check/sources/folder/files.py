@@ -27,8 +27,14 @@ _SNIFF_BYTES = 256 * 1024
 
 
 def is_output_folder(path: Path) -> bool:
-    """Whether the folder holds rows, a log or events of Detectron2 under their own names."""
-    return any(_inside(path, (*METRICS, *LOGS))) or bool(event_files(path))
+    """Whether the folder holds rows, a log or events of Detectron2 under their own names.
+
+    Raises OSError for a folder that cannot be looked into.
+    """
+    # Most folders have one of the four: a whole listing is for those that do not.
+    if any(_is_own_file(path / name) for name in (*METRICS, *LOGS)):
+        return True
+    return bool(event_files(path, names_in(path)))
 
 
 def stands_alone(path: Path, *, in_output: bool) -> bool:
@@ -53,36 +59,39 @@ def may_tell(name: str) -> bool:
     )
 
 
-def named(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The files of these names, and links to any, that the folder has."""
-    return [folder / name for name in names if os.path.lexists(folder / name)]
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted, without what is hidden. Raises OSError."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
-def event_files(folder: Path) -> list[Path]:
+def named(folder: Path, names: Sequence[str], wanted: Sequence[str]) -> list[Path]:
+    """Those of the wanted files that are there, in the order wanted."""
+    return [folder / name for name in wanted if name in names and os.path.isfile(folder / name)]
+
+
+def event_files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The event files, oldest first."""
-    root = folder.resolve()
-    found = sorted(folder.glob(_EVENT_NAME + "*"))
-    return [path for path in found if path.is_file() and not leads_out(path, root)]
+    found = [folder / name for name in names if name.startswith(_EVENT_NAME)]
+    return [path for path in found if _is_own_file(path)]
 
 
-def other_logs(folder: Path) -> list[Path]:
+def other_logs(folder: Path, names: Sequence[str]) -> list[Path]:
     """Captures of the console beside log.txt, by their names; rotated ones first, oldest first."""
     found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name not in LOGS
-        and (_named_like_a_log(path.name) or path.name.startswith(_OTHER_RANKS))
-        and not path.name.startswith(".")
-        and (path.is_file() or path.is_symlink())
+        folder / name
+        for name in names
+        if name not in LOGS
+        and (_named_like_a_log(name) or name.startswith(_OTHER_RANKS))
+        and os.path.isfile(folder / name)
     ]
     return sorted(found, key=lambda path: -age(path.name))
 
 
-def links_out(folder: Path) -> Iterator[Path]:
+def links_out(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Links in the folder that by their names might tell of its training, and lead out of it."""
-    root = folder.resolve()
-    for path in sorted(folder.iterdir()):
-        if may_tell(path.name) and not path.name.startswith(".") and leads_out(path, root):
+    for name in names:
+        path = folder / name
+        if may_tell(name) and os.path.islink(path) and leads_out(path, folder.resolve()):
             yield path
 
 
@@ -140,10 +149,11 @@ def begins_with_a_row(start: bytes) -> bool:
     return looks_like_rows(_without_blanks(start).partition(b"\n")[0])
 
 
-def _inside(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    here = [path for path in named(folder, names) if path.is_file()]
-    root = folder.resolve() if any(path.is_symlink() for path in here) else folder
-    return (path for path in here if not leads_out(path, root))
+def _is_own_file(path: Path) -> bool:
+    """Whether a file is there that is no link out of its folder."""
+    if not path.is_file():
+        return False
+    return not os.path.islink(path) or not leads_out(path, path.parent.resolve())
 
 
 def _named_like_a_log(name: str) -> bool:
