@@ -255,3 +255,18 @@ def test_a_log_of_evaluations_alone_did_not_end_early():
         "[07/03 17:29:40] fvcore.common.checkpoint INFO: Loading checkpoint from r101.pth",
     ]
     assert run("\n".join(lines)).ending.kind is EndingKind.UNKNOWN
+
+
+def test_a_folder_whose_log_ends_in_the_set_up_points_to_the_log(tmp_path: Path):
+    """Among many folders such a one is no healthy training."""
+    log = tmp_path / "log.txt"
+    log.write_text(
+        "[08/05 09:40:12] detectron2 INFO: Rank of current process: 0. World size: 1\n"
+        "[08/05 09:40:13] d2.data.build INFO: Removed 81 images with no usable annotations. "
+        "151 images left.\n"
+    )
+    with pytest.raises(InputError, match="log.txt tells of a set-up only"):
+        sources.read(tmp_path)
+    (found,) = sources.read(log)
+    assert found.facts["images"] == 151
+    assert found.ending.kind is EndingKind.UNKNOWN and not found.series

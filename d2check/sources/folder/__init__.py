@@ -46,6 +46,14 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     except OSError as error:
         raise cannot_be_read(path, error) from error
     if found.metrics is None and not found.logs and not any(one.rows for one in found.events):
+        if found.setups:
+            where = found.setups[-1].read_from
+            raise InputError(
+                str(path),
+                f"no training in it: {where} tells of a set-up only",
+                EXPECTED,
+                f"Name {where} itself, and what it tells is judged",
+            )
         if found.problems:
             raise found.problems[0]
         raise InputError(

@@ -35,14 +35,16 @@ _T = TypeVar("_T")
 class Contents:
     """What a folder holds.
 
-    logs: of rank 0, those of rotated files first. ranks: the last training in the log of each
-    other rank. sources: the files that were read, the main one first. problems: files that could
-    not be read, and why. unread: files left out by choice.
+    logs: of rank 0, those of rotated files first. setups: what logs without a training tell of one
+    that was set up. ranks: the last training in the log of each other rank. sources: the files that
+    were read, the main one first. problems: files that could not be read, and why. unread: files
+    left out by choice.
     """
 
     metrics: MetricsFile | None = None
     logs: list[LogSegment] = field(default_factory=list)
     events: list[EventsSegment] = field(default_factory=list)
+    setups: list[LogSegment] = field(default_factory=list)
     ranks: list[LogSegment] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)
     problems: list[InputError] = field(default_factory=list)
@@ -99,6 +101,7 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
             found.ranks += log.segments[-1:]
             continue
         found.logs += [one for one in log.segments if not _repeats(one, found.logs)]
+        found.setups += [log.setup] if log.setup else []
         read.append(path)
     found.sources += sorted(read, key=lambda path: files.age(path.name))
 
