@@ -93,7 +93,7 @@ def scratch_images(
 
 
 def from_scratch(
-    weights: str,
+    weights: str | None = None,
     freeze_at: int | None = None,
     norm: str | None = None,
     checkpoint: str | None = None,
@@ -144,7 +144,8 @@ def from_scratch(
 
 def _frozen_in_model(norms: int, identities: int, convolutions: int, loads: int) -> Measurement:
     """The same, by the layers that the model has."""
-    if norms > identities:  # values that no new layer has
+    frozen = convolutions + norms > 0
+    if norms > identities or (loads and not frozen):  # values that no new layer has
         extras: dict[str, Scalar] = {"frozen": None, "loaded_from": "by the model itself"}
         return Measurement(0.0, "yes/no", None, extras)
     parts = []
@@ -152,7 +153,7 @@ def _frozen_in_model(norms: int, identities: int, convolutions: int, loads: int)
         parts.append(counted(convolutions, "convolution") + " of the backbone")
     if norms:
         parts.append("the statistics of " + counted(norms, "frozen norm"))
-    if parts and loads:
+    if frozen and loads:
         return Measurement(None, undecided="the model loads weights past its config")
     extras = {"frozen": " and ".join(parts) or None, "loaded_from": None}
     return Measurement(float(bool(parts)), "yes/no", None, extras)

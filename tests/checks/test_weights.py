@@ -111,6 +111,7 @@ def test_a_projects_backbone_may_load_its_weights_itself():
         ((53, 40, 11, 1), 0, None),  # folded into some of them: a checkpoint was loaded
         ((53, 40, 11, 0), 0, None),  # copied by hand
         ((0, 0, 11, 1), None, "past its config"),  # whatever was loaded may be these
+        ((0, 0, 0, 3), 0, None),
     ],
 )
 def test_what_is_frozen_is_told_by_the_model_where_it_was_seen(seen, value, words):
@@ -135,3 +136,9 @@ def test_a_model_of_a_project_is_not_judged_by_settings_it_may_not_use():
 
 def test_a_training_from_scratch_has_nothing_to_skip():
     assert "no checkpoint" in (lost_weights(weights="").undecided or "")
+
+
+def test_a_script_without_a_config_is_judged_by_its_model():
+    assert from_scratch(frozen_norms=4, identity_norms=4, state_dicts_loaded=0).value == 1
+    loaded = from_scratch(frozen_norms=0, identity_norms=0, state_dicts_loaded=1)
+    assert (loaded.value, loaded.extras["loaded_from"]) == (0, "by the model itself")
