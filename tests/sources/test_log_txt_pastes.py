@@ -265,7 +265,7 @@ def test_a_folder_whose_log_ends_in_the_set_up_points_to_the_log(tmp_path: Path)
         "[08/05 09:40:13] d2.data.build INFO: Removed 81 images with no usable annotations. "
         "151 images left.\n"
     )
-    with pytest.raises(InputError, match="log.txt tells of a set-up only"):
+    with pytest.raises(InputError, match=r"log\.txt tells of a set-up only"):
         sources.read(tmp_path)
     (found,) = sources.read(log)
     assert found.facts["images"] == 151
