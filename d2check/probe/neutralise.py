@@ -64,6 +64,7 @@ def watch(after_import: AfterImport, session: Session) -> None:
         ("detectron2.utils.events", _writers),
         ("detectron2.utils.logger", _logger),
         ("torch.utils.tensorboard.writer", _summaries),
+        ("tensorboardX.writer", _summaries),
         ("torch.serialization", kept.install),
     ):
         after_import.add(module, functools.partial(patch, session=session))
@@ -150,6 +151,7 @@ def _summaries(module: Any, session: Session) -> None:
 
     @functools.wraps(init)
     def init_elsewhere(self: Any, log_dir: Any = None, *args: Any, **kwargs: Any) -> None:
+        kwargs.pop("logdir", None)  # the same in tensorboardX
         init(self, session.plan.child_output, *args, **kwargs)
 
     module.SummaryWriter.__init__ = init_elsewhere

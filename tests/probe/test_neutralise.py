@@ -142,3 +142,19 @@ def test_writers_are_led_into_the_run_folder(session, tmp_path):
     assert writer.path == os.path.join(session.plan.child_output, "metrics.json")
     assert writer.window_size == 5
     assert module.TensorboardXWriter("/data/precious").path == session.plan.child_output
+
+
+@pytest.mark.parametrize("given", [("/data/precious",), (), {"log_dir": "x"}, {"logdir": "x"}])
+def test_summaries_of_the_scripts_own_go_into_the_run_folder(session, given):
+    """torch's SummaryWriter calls its folder log_dir, tensorboardX's logdir."""
+
+    class SummaryWriter:
+        def __init__(self, folder=None, comment="", **kwargs):
+            self.folder, self.comment, self.more = folder, comment, kwargs
+
+    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    neutralise._summaries(module, session)
+    named = given if isinstance(given, dict) else {}
+    writer = module.SummaryWriter(*(() if named else given), comment="a", **named)
+    assert (writer.folder, writer.comment) == (session.plan.child_output, "a")
+    assert writer.more == {}
