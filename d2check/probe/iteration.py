@@ -170,6 +170,7 @@ class IterationProbe:
         seen = self._machine.take()
         if seen:
             record["machine"] = seen
+            self._watch.restart()  # a look may take a tenth of a second, which is no iteration's
 
     def _try_worst_batch(self) -> dict[str, Any]:
         template, self.batch.latest = self.batch.latest, None

@@ -151,3 +151,47 @@ def test_looks_are_series_of_the_run_and_judged(tmp_path):
     finding = judge([rule], run)[0]
     assert finding.verdict is Verdict.WARN
     assert "100% of 12 looks, 60% of the time" in (finding.message or "")
+
+
+def test_a_look_is_no_part_of_any_iterations_time(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    train_loop = pytest.importorskip("detectron2.engine.train_loop")
+    from detectron2.utils.events import EventStorage
+
+    from d2check.probe import clocks
+    from d2check.probe.iteration import IterationProbe, make_hooks
+    from d2check.probe.plan import Plan
+    from d2check.probe.recorder import Recorder
+    from d2check.probe.session import Session
+    from d2check.probe.stopping import StopRule
+
+    now = types.SimpleNamespace(s=0.0)
+
+    def pass_by(seconds):
+        now.s += seconds
+        return {"family_mib": 900.0}
+
+    class Model(torch.nn.Linear):
+        def forward(self, batch):
+            pass_by(1.0)
+            return {"loss": self.weight.sum()}
+
+    monkeypatch.setattr(clocks, "_now_s", lambda: now.s)
+    monkeypatch.setattr(Machine, "take", lambda self: pass_by(100.0))
+    model = Model(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = train_loop.SimpleTrainer(model, [[]] * 9, optimizer)
+    session = Session(Plan({"folder": str(tmp_path)}), Recorder(str(tmp_path)))
+    session.recorder.open(0)
+    with EventStorage(0) as trainer.storage:
+        probe = IterationProbe(session, trainer, StopRule(str(tmp_path / "stop"), None, None))
+        trainer.register_hooks(make_hooks(train_loop.HookBase, probe, lambda reason: None))
+        probe.attach()
+        for trainer.iter in range(3):
+            trainer.before_step()
+            trainer.run_step()
+            trainer.after_step()
+        probe.flush()
+        probe.detach()
+    records = map(wire.decode, (tmp_path / wire.RECORDS).read_text().splitlines())
+    assert [record["total_s"] for record in records if record["t"] == "iter"] == [1.0, 1.0, 1.0]
