@@ -8,6 +8,7 @@ is at its maximum, so that the peaks are upper bounds for batches of their size.
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import Any, Callable, Iterator
 
 import torch
@@ -46,6 +47,7 @@ def measure(
                     record.update(meter.take_trial())
                 else:  # the traceback is gone by now, and the tensors that its frames held
                     record["oom"] = True
+                    gc.collect()  # those in cycles too, or the next trial would find less room
                 _forget_gradients(model)
                 # Workspaces that the first use of a size has left behind belong to no batch.
                 record["held_mib"] = meter.end_trial()
