@@ -3,7 +3,8 @@
 `python benchmarks/verdicts/looks.py` feeds raw runs of 500 iterations, record by record, to what
 `d2check run` looks with (d2check/looks.py), at every iteration at which it may look: each look by
 itself may be wrong, and there are nearly fifty. A failure ends a run once it has held for so many
-looks in a row.
+looks in a row. `--outputs FOLDER...` follows what trainings left behind, row by row, as `d2check
+watch` would have, and prints what it would have told.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ from score import RIGHT, load_generator
 from side_by_side import wilson
 
 from d2check import looks, sources
+from d2check.model import Ending, EndingKind, Finding, Run, Verdict
 from d2check.probe import wire
+from d2check.rules.judge import judge_rule
 from d2check.rules.load import load_rules
+from d2check.rules.model import Rule
+from d2check.watch import Told
 
 LENGTH = 500
 _STATE: dict[str, Any] = {}
@@ -117,6 +122,33 @@ def _when(at: Sequence[int]) -> str:
     return f"at iteration {middle} ({low} to {high})"
 
 
+def told_while_it_grew(run: Run, rules: Sequence[Rule]) -> Iterator[tuple[int, Finding]]:
+    """(rows until then, what `watch` would have told) of what is wrong, as the run grew."""
+    total = run.series.get("total_loss")
+    told, rows = Told(), 1
+    while total is not None and rows <= len(total):
+        last = int(total.iterations[rows - 1])
+        seen = {name: one.between(0, last) for name, one in run.series.items()}
+        until = replace(run, series=seen, ending=Ending(EndingKind.RUNNING), rows=rows)
+        findings = [judge_rule(rule, until).finding for rule in rules]
+        for change in told.changes(findings):
+            if change.finding.verdict in (Verdict.WARN, Verdict.FAIL):
+                yield rows, change.finding
+        rows += max(1, rows // 40)
+
+
+def follow_outputs(folders: Sequence[Path]) -> None:
+    """Print what watching these outputs would have told of their losses, times and memory."""
+    rules = [r for r in load_rules() if r.id.startswith(("loss/", "time/", "memory/"))]
+    for folder in folders:
+        for run in sources.read(folder):
+            total = run.series.get("total_loss")
+            print(f"{folder.name}, training {run.segment + 1}: {len(total or ())} rows")
+            for rows, finding in told_while_it_grew(run, rules):
+                text = f"{finding.verdict.value} {finding.rule}: {finding.message}"
+                print(f"  after {rows} rows  {text}")
+
+
 def main() -> None:
     """Follow runs of every class and print."""
     here = Path(__file__).resolve().parent
@@ -127,7 +159,11 @@ def main() -> None:
     ask.add_argument("--classes", default="", help="names, with commas between; all")
     ask.add_argument("--jobs", type=int, default=2)
     ask.add_argument("--keep", type=Path, help="write what every look saw into this file")
+    ask.add_argument("--outputs", type=Path, nargs="+", help="follow these instead")
     given = ask.parse_args()
+    if given.outputs:
+        follow_outputs(given.outputs)
+        return
     _STATE["generator"] = load_generator(given.generator)
     made_by = inspect.signature(_STATE["generator"].make)
     _STATE["length"] = {"n": LENGTH} if "n" in made_by.parameters else {}
