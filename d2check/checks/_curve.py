@@ -161,10 +161,10 @@ def _curve_of(
     finite = np.isfinite(total.values)
     stop = len(total) if finite.all() else int(np.argmin(finite))
     step = independent_step(total)
-    rows = np.arange(stop - 1, -1, -step)[::-1]
-    if len(rows) < 2:
-        return f"only {len(rows)} rows with a finite total_loss"
+    rows = slice((stop - 1) % step, stop, step)  # views: of a million rows no copies are kept
     values, iterations = total.values[rows], total.iterations[rows]
+    if len(values) < 2:
+        return f"only {len(values)} rows with a finite total_loss"
     if values.min() <= 0:
         return "total_loss is not positive everywhere, so relative changes mean nothing"
     logs = np.log(values)

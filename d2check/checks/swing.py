@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ HEADS_FOR_COLOUR = 5
 WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
 LOWER = 0.7  # share of the spectrum that sets the level of the noise
 FIRST_CYCLES = 4
+ROWS_AT_ONCE = 65_536  # the spectrum of more is taken in pieces: a million rows need no more memory
 NINE_IN_TEN = 1.645  # standard deviations
 LEVEL_CERTAINTY = 0.35  # independent ordinates that the level is worth, per bin: coupled, trimmed
 
@@ -49,7 +52,8 @@ def loss_swing(
 
     Periodogram (Hann) of the residual of slow cosines and of an early fall, over an AR(1) null
     whose level is set by the lower 70 % of the ordinates, so that the swing itself does not raise
-    it; peaks are summed over 1 to 15 bins and compared with the tail of such sums.
+    it; peaks are summed over 1 to 15 bins and compared with the tail of such sums. Of very long
+    runs it is the swing of the piece in which it is strongest, and the span is that piece's.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -57,6 +61,17 @@ def loss_swing(
     n = len(curve)
     if n < min_rows:
         return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
+    pieces = -(-n // ROWS_AT_ONCE)
+    edges = np.linspace(0, n, pieces + 1).astype(int)
+    found = [_swing_of(curve.rows(slice(begin, end)), slow_terms) for begin, end in pairwise(edges)]
+    best = max(found, key=lambda one: float(one.extras["surprise"] or 0.0))
+    # The strongest of several pieces is less of a surprise than that of one.
+    surprise = max(float(best.extras["surprise"] or 0.0) - math.log10(pieces), 0.0)
+    return replace(best, extras={**best.extras, "surprise": surprise}) if pieces > 1 else best
+
+
+def _swing_of(curve: LossCurve, slow_terms: int) -> Measurement:
+    n = len(curve)
     residual, of_total = _without_course((curve.pool, curve.total), curve.effective, slow_terms)
     surprise, amplitude, cycles = _strongest(residual, _colour(curve, residual))
     scatter = float(np.std(of_total))

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from d2check.checks.swing import _log10_tail, _mean_of_lower, loss_swing
+from d2check.model import Series
 from tests.checks.curves import noisy, power_law, series
 
 
@@ -94,3 +95,21 @@ def test_the_tail_agrees_with_scipy(shape, x):
 def test_the_lower_part_of_an_exponential_has_its_mean():
     draws = np.sort(np.random.default_rng(1).exponential(size=200_000))
     assert draws[:140_000].mean() == pytest.approx(_mean_of_lower(0.7), rel=0.01)
+
+
+def test_a_swing_in_a_very_long_run_is_found_where_it_is(monkeypatch):
+    """Pieces bound the memory of a million rows; the span tells in which the swing is."""
+    rng = np.random.default_rng(4)
+    n = 4000
+    values = np.exp(rng.normal(0, 0.05, n))
+    at = np.arange(n)
+    values[2000:3000] *= 1 + 0.1 * np.sin(2 * np.pi * at[2000:3000] / 25)
+    total = Series("total_loss", 20 * at + 19, values, 20, 20, "median")
+    whole = loss_swing(total)
+    monkeypatch.setattr("d2check.checks.swing.ROWS_AT_ONCE", 1000)
+    piece = loss_swing(total)
+    assert piece.span == (20 * 2000 + 19, 20 * 2999 + 19)
+    assert piece.extras["period"] == pytest.approx(500, rel=0.05)
+    assert min(piece.extras["surprise"], whole.extras["surprise"]) > 3
+    calm = Series("total_loss", total.iterations, np.exp(rng.normal(0, 0.05, n)), 20, 20, "median")
+    assert loss_swing(calm).extras["surprise"] < 3

@@ -229,7 +229,8 @@ def _wall(
     began = group[0].began_s
     begin = began if math.isfinite(began) and began <= moments[0] else float(moments[0])
     every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW
-    return Series("wall_s", iterations, moments - begin, max(every, 1))
+    moments -= begin  # in place: nobody else reads the stamps
+    return Series("wall_s", iterations, moments, max(every, 1))
 
 
 def _results(group: Sequence[Start]) -> dict[str, Series]:
