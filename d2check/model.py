@@ -203,6 +203,7 @@ FACTS: Mapping[str, str] = {
     "gpu_total_mib": "memory of the GPU, MiB",
     "gpu_held_by_others_mib": "memory of the GPU that others held at the last look, at least, MiB",
     "gpu_unwatched": "why the GPU's driver could not be asked how busy it is and who uses it",
+    "host_total_mib": "memory of the host, or of the container that trains, MiB",
     "workers": "loader workers per process (DATALOADER.NUM_WORKERS)",
     "cpus": "processor cores that the training may use",
     "load_s_per_image": "seconds that one worker needs to load one image, median",

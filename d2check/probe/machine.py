@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nvml
+from .host import HostMemoryLeft
 
 if TYPE_CHECKING:
     from .session import Session
@@ -49,12 +50,16 @@ class Machine:
         self._session = session
         self._cuda, self._device = cuda, device
         self._gpu: nvml.Gpu | None = None
-        self._of_gpu, self._of_family = Now(), Now()
+        self._host = HostMemoryLeft()
+        self._of_gpu, self._of_host, self._of_family = Now(), Now(), Now()
         self._others_mib: float | None = None
         self._calls = 0
 
     def begin(self) -> None:
         """Find the GPU, or tell why it cannot be watched; look before the first iteration."""
+        seen = self._host.look()
+        if seen is not None:
+            self._tell({"host_total_mib": seen[1]})
         if self._cuda is None:
             return
         try:
@@ -70,6 +75,8 @@ class Machine:
         told: dict[str, float] = {}
         if self._gpu is not None and self._of_gpu.due():
             told.update(self._look_at_gpu())
+        if self._of_host.due():
+            told.update(self._of_host.look(self._look_at_host))
         if self._calls >= FAMILY_AFTER and self._of_family.due():
             told.update(self._of_family.look(family_memory))
         return told
@@ -80,6 +87,10 @@ class Machine:
             held = self._look_at_gpu().get("gpu_others_mib")
             if held is not None:
                 self._tell({"gpu_held_by_others_mib": held})
+
+    def _look_at_host(self) -> dict[str, float]:
+        seen = self._host.look()
+        return {} if seen is None else {"host_free_mib": seen[0]}
 
     def _look_at_gpu(self) -> dict[str, float]:
         gpu = self._gpu

@@ -60,6 +60,15 @@ class Gpu:
         return {"gpu_busy": 0.9, "gpu_others_mib": self.others_mib.pop(0)}
 
 
+@pytest.fixture(autouse=True)
+def host(monkeypatch):
+    """A host that does not tell of its memory, unless a test says what it has."""
+    free = types.SimpleNamespace(mib=None)
+    look = lambda self: free.mib and (free.mib, 64000.0)  # noqa: E731
+    monkeypatch.setattr(machine.HostMemoryLeft, "look", look)
+    return free
+
+
 @pytest.fixture
 def told(monkeypatch):
     """What the machine records; no memory of processes is looked up."""
@@ -108,7 +117,20 @@ def test_a_machine_without_the_drivers_library_says_so(told):
     assert told == [{"t": "facts", "facts": {"gpu_unwatched": "libmissing.so.1 is not to be had"}}]
 
 
-def test_the_host_is_looked_at_once_the_workers_have_filled_their_queues(monkeypatch, clock):
+def test_the_hosts_free_memory_is_looked_at_once_a_second(told, host, clock):
+    host.mib = 9000.0
+    session = types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append))
+    looked = Machine(session)
+    looked.begin()
+    assert told == [{"t": "facts", "facts": {"host_total_mib": 64000.0}}]
+    assert looked.take() == {"host_free_mib": 9000.0}
+    assert looked.take() == {}
+    clock.s += 1.5
+    host.mib = 500.0
+    assert looked.take() == {"host_free_mib": 500.0}
+
+
+def test_processes_are_added_up_once_the_workers_have_filled_their_queues(monkeypatch, clock):
     monkeypatch.setattr(machine, "family_memory", lambda: {"family_mib": 900.0})
     looked = Machine(None)
     looked.begin()
