@@ -1,14 +1,15 @@
 """How long `d2check audit` takes, as whole processes and beside other doctors of training logs.
 
     python benchmarks/audit.py [--peers ENVIRONMENT/bin] [--folders 1000] [--rows 50000]
-                               [--log-gb 0] [--million] [--rounds 3]
+                               [--log-gb 0] [--rows-gb 0] [--million] [--rounds 3]
 
 1. One metrics.json of 50,000 rows of 25 keys (40 MB), and the same rows as a .jsonl with the
    column names that trainproof and runmedic accept; they are run where --peers or PATH has them,
    in turns with d2check, and judge less. Best of the rounds; ratios are of processor time.
 2. Folders of 100 rows and a config each, found, read, judged and reported by a pool of processes.
 3. `d2check --help`.
-4. With --million: a million rows. With --log-gb N: a log.txt of N GB, both with their peak memory.
+4. With --million: a million rows. With --log-gb N: a log.txt of N GB in which one line of ten has
+   metrics, with --rows-gb N: one of nothing else. All with their peak memory.
 
 CPU is user and system time of the process and all its children, which a busy machine moves less
 than the wall clock. Peak memory is that of the largest process. Linux.
@@ -117,7 +118,7 @@ def write_rows(path: Path, count: int, names: dict[str, str] | None = None) -> N
             out.write(json.dumps(row, sort_keys=True) + "\n")
 
 
-def write_log(path: Path, size_bytes: int) -> None:
+def write_log(path: Path, size_bytes: int, chatter: str = _CHATTER) -> None:
     """A log.txt of so many bytes: of ten lines one has metrics, as where a user's code prints."""
     head = "[03/01 09:00:00 d2.engine.train_loop]: Starting training from iteration 0\n"
     rng = random.Random(2)
@@ -134,7 +135,7 @@ def write_log(path: Path, size_bytes: int) -> None:
                     f"loss_rpn_loc: 0.03  time: 0.4012  data_time: 0.0101  lr: 0.02  "
                     "max_mem: 4210M\n"
                 )
-                out.write(_CHATTER)
+                out.write(chatter)
                 number += 1
 
 
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--log-gb", type=float, default=0.0)
+    parser.add_argument("--rows-gb", type=float, default=0.0)
     given = parser.parse_args()
     costs = [cost_of([*_D2CHECK, "--help"]) for _ in range(5)]
     print(f"d2check --help      {min(costs, key=lambda c: c.wall_s)}")
@@ -201,7 +203,10 @@ def main() -> None:
             one_large(root / "million.json", "a million rows")
         if given.log_gb:
             write_log(root / "log.txt", int(given.log_gb * 1e9))
-            one_large(root / "log.txt", "one log.txt")
+            one_large(root / "log.txt", "one log.txt, one line of ten with metrics")
+        if given.rows_gb:
+            write_log(root / "log.txt", int(given.rows_gb * 1e9), chatter="")
+            one_large(root / "log.txt", "one log.txt of rows only")
 
 
 if __name__ == "__main__":
