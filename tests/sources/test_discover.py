@@ -55,6 +55,27 @@ def test_nothing_inside_a_run_folder_is_an_output_of_its_own(tmp_path):
     assert found(tmp_path, root=tmp_path) == ["run"]
 
 
+def test_a_metrics_json_of_another_program_is_no_output(tmp_path):
+    """DVC, scikit-learn scripts and many more use the name."""
+    make(tmp_path, "out/metrics.json")
+    make(tmp_path, "dvc/metrics.json", content='{\n  "accuracy": 0.98,\n  "loss": 0.04\n}\n')
+    make(tmp_path, "list/metrics.json", content='[{"step": 1, "loss": 2.0}]\n')
+    assert found(tmp_path, root=tmp_path) == ["out"]
+    assert found(tmp_path / "dvc", root=tmp_path) == ["? dvc"]
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 500, '\0\0\0"loss": 1.0}\n', '"total_lo'])
+def test_rows_that_are_lost_are_an_output_of_which_that_is_told(tmp_path, content):
+    make(tmp_path, "out/metrics.json", content=content)
+    assert found(tmp_path, root=tmp_path) == ["out"]
+
+
+def test_rows_of_thousands_of_keys_are_found(tmp_path):
+    row = {f"bbox/AP-class {k:04}": 1.0 for k in range(3000)} | {"iteration": 19, "total_loss": 1.0}
+    make(tmp_path, "out/metrics.json", content=json.dumps(row, sort_keys=True) + "\n")
+    assert found(tmp_path, root=tmp_path) == ["out"]
+
+
 def test_hidden_files_and_folders_are_left_out(tmp_path):
     """macOS writes ._metrics.json beside metrics.json on foreign disks."""
     make(tmp_path, "out/metrics.json", "out/._metrics.json", ".trash/metrics.json")

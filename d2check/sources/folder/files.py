@@ -32,7 +32,9 @@ def is_output_folder(path: Path) -> bool:
     Raises OSError for a folder that cannot be looked into.
     """
     # Most folders have one of the four: a whole listing is for those that do not.
-    if any(_is_own_file(path / name) for name in (*METRICS, *LOGS)):
+    if any(_is_own_file(path / name) for name in LOGS):
+        return True
+    if any(_is_own_file(path / name) and not _is_other_json(path / name) for name in METRICS):
         return True
     return bool(event_files(path, names_in(path)))
 
@@ -147,6 +149,12 @@ def looks_like_rows(start: bytes) -> bool:
 def begins_with_a_row(start: bytes) -> bool:
     """Whether the first line is a row: then console lines further on are what broke into it."""
     return looks_like_rows(_without_blanks(start).partition(b"\n")[0])
+
+
+def _is_other_json(path: Path) -> bool:
+    """Whether a file is JSON of another program, as DVC and many scripts write metrics.json."""
+    start = beginning_of(path)
+    return _without_blanks(start).startswith((b"{", b"[")) and b'"iteration"' not in start
 
 
 def _is_own_file(path: Path) -> bool:
