@@ -356,3 +356,35 @@ def test_six_decimals_are_read_as_what_they_say():
 def test_what_rows_do_not_tell_of_the_schedule_is_said(rows, words_):
     text = "\n".join(f"iter: {at}  total_loss: 1.7  lr: {lr}" for at, lr in rows)
     assert words_ in field("lr", text).here
+
+
+def test_what_main_prints_of_the_last_iteration_is_told():
+    line = LINE.replace(
+        "data_time: 0.0078", "last_time: 0.9018  data_time: 0.0078  last_data_time: 0.45"
+    )
+    assert "this very iteration took 0.9018 s, 0.45 s of it waiting" in said(line)
+
+
+def test_a_line_without_a_wait_has_a_time_all_the_same():
+    line = LINE.replace("  data_time: 0.0078", "")
+    assert "no share" in field("time", line).here
+
+
+def test_the_first_iteration_is_the_start_of_a_warm_up():
+    here = field("lr", "iter: 0  total_loss: 4.8  lr: 2e-05").here
+    assert here.startswith("the start of a warm-up to 0.02 from 0.001 of it")
+
+
+def test_later_stages_of_a_cascade_point_to_the_first():
+    line = "iter: 59  total_loss: 1  loss_cls_stage0: 0.5  loss_cls_stage1: 0.4  loss_rpn_cls: 0.1"
+    assert "same as loss_cls_stage0 in stage 1" in field("loss_cls_stage1", line).means
+
+
+def test_a_decayed_rate_is_set_beside_the_linear_rule():
+    line = LINE.replace("iter: 59", "iter: 85019").replace("lr: 1.4985e-05", "lr: 0.0002")
+    watch = field("lr", line, Known(images_per_batch=16)).watch
+    assert watch == "0.0002 is what the linear rule gives after 2 decays by 10."
+
+
+def test_an_unusual_reading_of_one_row_is_no_assertion():
+    assert field("lr", "iter: 9  total_loss: 11  lr: 5.04e-06").here.startswith("perhaps warm-up")

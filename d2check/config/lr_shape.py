@@ -227,8 +227,8 @@ def _inside_warmup(t: Floats, v: Floats, rounding: Floats) -> list[LrShape]:
     """A rate that only rises, or one row: several warm-ups pass through it."""
     found = list(_warmup_readings(t, v, rounding))
     if len(t) == 1 and float(f"{v[0]:.2g}") == float(f"{v[0]:.10g}"):
-        # A round rate is likelier the rate itself.
-        found.insert(0, LrShape("unseen", "unseen", peak=float(v[0])))
+        # A round rate is likelier the rate itself; not where warm-ups begin.
+        found.insert(0 if t[0] else len(found), LrShape("unseen", "unseen", peak=float(v[0])))
     if not found and len(t) > 1:
         # A person writes 0.00025 sooner than 0.000196.
         found = sorted(_unusual_factors(t, v, rounding), key=lambda one: not _two_digits(one))

@@ -290,6 +290,8 @@ def _time(series: Mapping[str, Series], values: Mapping[str, float], known: Know
         images_per_s=batch / whole if batch and whole else None,
         epoch_s=images / batch * whole if batch and images and whole else None,
         rows=rows,
+        last_s=values.get("last_time"),
+        last_data_s=values.get("last_data_time"),
     )
 
 
@@ -348,7 +350,7 @@ def _linear_rule(series: Mapping[str, Series], known: Known) -> float | None:
     """BASE_LR that Detectron2's own configs would have for this batch; None for other models."""
     if known.images_per_batch is None:
         return None
-    if {"loss_rpn_cls", "loss_cls"} <= series.keys():
+    if "loss_rpn_cls" in series and {"loss_cls", "loss_cls_stage0"} & series.keys():
         return 0.02 * known.images_per_batch / 16
     if {"loss_box_reg", "loss_cls"} <= series.keys():
         return 0.01 * known.images_per_batch / 16

@@ -107,7 +107,7 @@ class Time:
 
     data_s: of `rows` rows, on average. time_is_mean: `time` is a mean since the process started.
     data_is_median: then a low share clears nothing. images_per_s, epoch_s: where batch and images
-    are known.
+    are known. last_s, last_data_s: of the very last iteration, which Detectron2's main prints.
     """
 
     iteration_s: float | None
@@ -118,6 +118,8 @@ class Time:
     images_per_s: float | None
     epoch_s: float | None
     rows: int = 1
+    last_s: float | None = None
+    last_data_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from d2check.explain import Explanation, Layers, Loss, Total
@@ -11,6 +12,7 @@ from d2check.report.explained.heads import HEADS
 
 _ADDS_UP = 0.05
 _FALLEN = 0.05
+_LATER_STAGE = re.compile(r"(?P<head>\w+)_stage(?P<stage>[1-9]\d*)")
 
 
 def total_words(total: Total, explanation: Explanation) -> ExplainedField:
@@ -67,6 +69,13 @@ def loss_words(loss: Loss, explanation: Explanation) -> ExplainedField:
         here = "exactly 0" if loss.value == 0 else f"{loss.value:.4g}"
     else:
         means, here, normal, watch = worders[loss.kind](loss, explanation)
+    stage = _LATER_STAGE.fullmatch(loss.name)
+    if stage:
+        means = (
+            f"The same as {stage['head']}_stage0 in stage {stage['stage']} of the cascade, which "
+            "wants boxes that overlap more."
+        )
+        normal, watch = "Lower than in the stage before it.", ""
     here += _since(loss.first, loss.value, explanation)
     return ExplainedField(loss.name, f"{loss.value:.4g}", means, here, normal, watch)
 
@@ -140,8 +149,9 @@ def _classifier(loss: Loss, explanation: Explanation) -> tuple[str, str, str, st
             here = f"{level}: it is below, the head has learned something"
     elif loss.classes_if_chance is not None and loss.at_chance is None:
         count = loss.classes_if_chance
+        several = f"about {count} classes" if count > 1 else "a single class"
         here = (
-            f"ln({count + 1}) = {math.log(count + 1):.3f}: with about {count} classes this is "
+            f"ln({count + 1}) = {math.log(count + 1):.3f}: with {several} this is "
             f"pure chance and nothing is learned yet{_when(explanation)}; with more classes it is "
             "below chance already (--classes N tells which)"
         )

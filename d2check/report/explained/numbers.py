@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from d2check.config.lr_shape import LrShape
 from d2check.explain import Eta, Memory, Other, Progress, Rate, Time
 from d2check.report._text import duration, epochs, figure, quantity
 from d2check.report.explained.field import ExplainedField, ordinal, percent
 
+_SAME_RATE = 0.03
+_USUAL_FACTOR = 0.001  # SOLVER.WARMUP_FACTOR's default
 _LOW_SHARE, _HIGH_SHARE = 0.05, 0.2  # of the iteration spent waiting; rules/time/data-bound.yaml
 
 
@@ -75,6 +79,9 @@ def time_words(time: Time) -> ExplainedField:
             f"{time.data_s:.4g} / {time.iteration_s:.4g} = {percent(time.share)} of the time is "
             f"waiting for data{_over_rows(time)}: {_verdict_on_wait(time)}"
         )
+    if time.last_s is not None:
+        waiting = f", {time.last_data_s:.4g} s of it waiting" if time.last_data_s else ""
+        parts.append(f"this very iteration took {time.last_s:.4g} s{waiting}")
     if time.images_per_s is not None:
         parts.append(f"{figure(time.images_per_s)} images per second")
     if time.epoch_s is not None:
@@ -82,11 +89,12 @@ def time_words(time: Time) -> ExplainedField:
     watch = "A mean since the start moves slowly: a loader that got slow shows late in `time`."
     if not time.time_is_mean:
         watch = "Medians of 20 hide a loader that stalls every few iterations."
+    known = {"time": time.iteration_s, "data_time": time.data_s}
     return ExplainedField(
-        "time, data_time",
+        ", ".join(name for name, value in known.items() if value is not None),
         " s, ".join(f"{v:.4g}" for v in (time.iteration_s, time.data_s) if v is not None) + " s",
         means,
-        "; ".join(parts) or "only one of the two is known",
+        "; ".join(parts) or "the line tells only one of the two, so no share",
         "Below 5 % the loader keeps up; the first rows wait longer, while its workers start.",
         watch,
     )
@@ -119,7 +127,11 @@ def rate_words(rate: Rate) -> ExplainedField:
     if rate.reference is not None and peak:
         ratio = peak / rate.reference
         normal += f" The linear rule for this batch gives {rate.reference:.4g}."
-        if not 0.25 <= ratio <= 4:
+        decays = round(-math.log10(ratio)) if rate.readings[0].warmup == "unseen" else 0
+        if decays > 0 and abs(ratio * 10**decays - 1) < _SAME_RATE:
+            after = "one decay" if decays == 1 else f"{decays} decays"
+            watch = f"{peak:.4g} is what the linear rule gives after {after} by 10."
+        elif not 0.25 <= ratio <= 4:
             than = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
             watch = f"{peak:.4g} is {than} what the linear rule gives for this batch."
     return ExplainedField(
@@ -138,6 +150,9 @@ def _schedule(rate: Rate) -> str:
     texts = [_reading(one, exact=rate.exact and not n) for n, one in enumerate(rate.readings)]
     if len(texts) == 1 or rate.agrees:
         return texts[0]
+    first = rate.readings[0]
+    if rate.rows == 1 and first.warmup_factor not in (None, _USUAL_FACTOR):
+        texts[0] = f"perhaps {texts[0]}"
     rest = "; or ".join(texts[1:4])
     more = f" (and {len(texts) - 4} more)" if len(texts) > 4 else ""
     rows = "one row" if rate.rows == 1 else f"{rate.rows} rows"
@@ -166,6 +181,10 @@ def _reading(shape: LrShape, *, exact: bool) -> str:
             "one row cannot tell its schedule: warm-up, cosine and polynomial decay all pass "
             "through such a rate"
         )
+    if shape.warmup == "linear" and shape.warmup_iters is None and inside:
+        # Of the very first iteration: every length of the warm-up begins there.
+        share = f" from {shape.warmup_factor:.3g} of it" if shape.warmup_factor is not None else ""
+        return f"the start of a warm-up to {peak}{share}"
     words = {"linear": "a linear warm-up", "constant": "a constant warm-up", "none": "no warm-up"}
     parts = []
     if shape.warmup in words:
