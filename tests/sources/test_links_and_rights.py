@@ -1,6 +1,7 @@
 """Reading stays within what the user named, and tells what it did not or could not look into."""
 
 import contextlib
+import gzip
 import json
 import os
 import tempfile
@@ -256,3 +257,22 @@ def test_an_audit_notes_the_links_that_it_did_not_follow(tree):
     assert [one.run.rows for one in report.runs] == [20]
     (note,) = report.notes
     assert f"1 link out of the named folders not followed: {tree}/named/away" in note
+
+
+def test_an_audit_changes_nothing_and_needs_no_right_to_write(tree):
+    make(tree / "one/metrics.json")
+    make(tree / "one/log.txt", LOG)
+    make(tree / "one/config.yaml", "SOLVER: {BASE_LR: 0.01, MAX_ITER: 400}\n")
+    make(tree / "two/metrics.json.gz").write_bytes(gzip.compress(ROWS.encode()))
+    make(tree / "three/records.jsonl", '{"t": "iter", "i": 0, "clock": 1.0}\n')
+    for path in (*tree.rglob("*"), tree):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat()[:9] for path in (tree, *tree.rglob("*"))}
+    with without_rights():
+        report = pipeline.audit([tree], RuleChoice())
+    assert [one.run.rows for one in report.runs] == [10, 20, 1, 20]
+    assert report.unreadable == ()
+    after = {path: path.stat()[:9] for path in (tree, *tree.rglob("*"))}
+    assert {path: (*one[:7], one[8]) for path, one in after.items()} == {
+        path: (*one[:7], one[8]) for path, one in before.items()
+    }
