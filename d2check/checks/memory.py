@@ -19,6 +19,8 @@ def headroom(
     planned_iterations: int | None = None,
     images_per_batch: int | None = None,
     worst_batch_mib: float | None = None,
+    images_that_fit: int | None = None,
+    world_size: int | None = None,
     *,
     tail_share: float = 0.2,
 ) -> Measurement:
@@ -27,11 +29,13 @@ def headroom(
     peak_reserved, peak_allocated: MiB, per iteration or running maxima. Reserved memory is what
     decides; where only allocated memory is known (log.txt's max_mem) the true share is lower.
     worst_batch_mib: what the largest possible batch reserves where nothing else is cached. No
-    batch needs more, whatever the allocator has come to keep for itself.
+    batch needs more, whatever the allocator has come to keep for itself. images_that_fit: per GPU,
+    as measured.
 
     extras: peak_mib, measured ("reserved", "allocated", or
     "needed" where the largest batch tells), forecast_mib (peak to
-    expect in the planned iterations), forecast_free (share free then), half_batch. Without the
+    expect in the planned iterations), forecast_free (share free then), fitting_batch (images over
+    all GPUs, as measured), else half_batch. Without the
     largest batch the forecast extends the records of the peaks by their logarithm: it knows
     nothing of batches larger than the data has shown.
     """
@@ -58,8 +62,11 @@ def headroom(
         "gpu_total_mib": gpu_total_mib,
         "forecast_mib": forecast,
         "forecast_free": 1 - forecast / gpu_total_mib,
-        "half_batch": images_per_batch // 2 if images_per_batch and images_per_batch > 1 else None,
+        "fitting_batch": images_that_fit * (world_size or 1) if images_that_fit else None,
+        "half_batch": None,
     }
+    if not images_that_fit and images_per_batch and images_per_batch > 1:
+        extras["half_batch"] = images_per_batch // 2
     span = (int(series.iterations[0]), int(series.iterations[-1]))
     return Measurement(1 - peak / gpu_total_mib, "share", span, extras)
 

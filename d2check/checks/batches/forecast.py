@@ -181,10 +181,13 @@ def _what_fits(models: Models, data: DataSet, planned: Planned) -> dict[str, Sca
             too_many = middle
     if fits:
         told["images_per_gpu_that_fit"] = fits
-    longest = next((t["longest"] for t in data.transforms if t["kind"] == "shortest"), 0)
+    resize = next((t for t in data.transforms if t["kind"] == "shortest"), None)
+    longest, short = (resize["longest"], max(resize["lengths"])) if resize else (0, 0)
     for step in _LONGEST_STEPS:
         tried = int(longest * step) // data.divisibility * data.divisibility
-        if tried and rarely_over(data.with_longest(tried), planned.images_per_gpu):
+        if tried < max(short, 1):  # below it every image becomes smaller, not the long ones
+            break
+        if rarely_over(data.with_longest(tried), planned.images_per_gpu):
             told["longest_side_that_fits"] = tried
             break
     return told
