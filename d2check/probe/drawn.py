@@ -12,8 +12,10 @@ from typing import Any
 
 COMPARED = 200  # objects with masks: milliseconds all together
 BATCHES = 20
+STRIDE = 4  # pixels: fine enough for a share of one half, and 16 times as fast for bit masks
 SLACK_PX = 2.0
 INSIDE = 0.5  # share of the mask's extent
+_MASKS = ("PolygonMasks", "BitMasks")
 
 
 class FirstObjects:
@@ -35,7 +37,7 @@ class FirstObjects:
             instances = sample.get("instances") if isinstance(sample, dict) else None
             fields: dict[str, Any] = getattr(instances, "_fields", {})
             boxes, masks = fields.get("gt_boxes"), fields.get("gt_masks")
-            if type(boxes).__name__ == "Boxes" and hasattr(masks, "get_bounding_boxes"):
+            if type(boxes).__name__ == "Boxes" and type(masks).__name__ in _MASKS:
                 self._compare(boxes, masks)
             classes: Any = fields.get("gt_classes")
             if hasattr(classes, "max") and len(classes):
@@ -54,11 +56,33 @@ class FirstObjects:
         room = COMPARED - self._compared
         if room <= 0 or not len(masks):
             return
-        extents = masks[:room].get_bounding_boxes().tensor.tolist()
-        for box, mask in zip(boxes.tensor[:room].tolist(), extents):
+        for box, mask in zip(boxes.tensor[:room].tolist(), extents(masks, room)):
             if mask[0] < mask[2] and mask[1] < mask[3]:  # not empty
                 self._compared += 1
                 self._outside += inside(mask, box) < INSIDE
+
+
+def extents(masks: Any, room: int) -> list[list[float]]:
+    """Left, top, right and bottom of the first masks; of an empty one right is not above left.
+
+    PolygonMasks.get_bounding_boxes takes ten times as long, and the training waits meanwhile.
+    """
+    polygons = getattr(masks, "polygons", None)
+    if polygons is None:
+        coarse = type(masks)(masks.tensor[:room, ::STRIDE, ::STRIDE]).get_bounding_boxes()
+        found: list[list[float]] = (coarse.tensor * STRIDE).tolist()
+        return found
+    boxes = []
+    for parts in polygons[:room]:
+        columns = [part.reshape(-1, 2) for part in parts]
+        lows, highs = [c.min(0) for c in columns], [c.max(0) for c in columns]
+        boxes.append(
+            [float(min(low[k] for low in lows)) for k in (0, 1)]
+            + [float(max(high[k] for high in highs)) for k in (0, 1)]
+            if columns
+            else [0.0] * 4
+        )
+    return boxes
 
 
 def inside(mask: list[float], box: list[float]) -> float:
