@@ -65,6 +65,7 @@ class IterationProbe:
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
+        self._found_inf: Any = None
         self._scale: Any = None
         self._lr_used: float | None = None
         self._waiting: collections.deque[tuple[dict[str, Any], Lap, Any]] = collections.deque()
@@ -142,8 +143,8 @@ class IterationProbe:
         if self._lr_used is not None:
             record["lr_used"] = self._lr_used
             self._lr_used = None
-        self._waiting.append((record, lap, (self._norm, self._scale)))
-        self._norm = self._scale = None
+        self._waiting.append((record, lap, (self._norm, self._scale, self._found_inf)))
+        self._norm = self._scale = self._found_inf = None
         self._write_passed()
         if self.iterations == LOADS_TOLD_AFTER:
             self.tell_loads()
@@ -220,8 +221,15 @@ class IterationProbe:
         if not self._running:
             return
         self._stepped = True
+        optimizer = self.inner.optimizer
+        # A fused optimizer is called by the scaler in any case, with gradients that are still
+        # scaled, and leaves the step out by itself (torch.amp.GradScaler.step).
+        self._found_inf = getattr(optimizer, "found_inf", None)
         if self._every and int(self._trainer.iter) % self._every == 0:
             self._norm = weights.gradient_norm(self._parameters)
+            scale = getattr(optimizer, "grad_scale", None)
+            if scale is not None and self._norm is not None:
+                self._norm = self._norm / scale
             # A tensor, read when the GPU has passed it; `get_scale` would wait for the GPU.
             self._scale = getattr(self._scaler, "_scale", None)
         if self.course.ramp is not None:
@@ -244,11 +252,16 @@ class IterationProbe:
             self._write(*self._waiting.popleft(), by_events=False)
 
     def _write(
-        self, record: dict[str, Any], lap: Lap, sampled: tuple[Any, Any], *, by_events: bool = True
+        self,
+        record: dict[str, Any],
+        lap: Lap,
+        sampled: tuple[Any, Any, Any],
+        *,
+        by_events: bool = True,
     ) -> None:
         record.update(lap.split(by_events=by_events))
         if by_events:
-            for name, tensor in zip(("grad_norm", "grad_scale"), sampled):
+            for name, tensor in zip(("grad_norm", "grad_scale", "skipped_step"), sampled):
                 if tensor is not None:
                     record[name] = float(tensor)
         self._recorder.write(record)
