@@ -20,11 +20,11 @@ def skipped_steps(
     its scale in the first iterations by skipping: they do not count. extras: skipped (their
     number), last_scale (below 1 means that gradients overflow whatever is tried; None if unknown).
 
-    amp: whether a scaler is there. Without one nothing leaves a step out for its gradients: 0 where
+    amp: whether Detectron2's scaler is there. Without any nothing leaves a step out for its gradients: 0 where
     every iteration made its step (optimizer: the time it took), else undecided, for then the script
     gathers the gradients of several iterations, or has a scaler of its own.
     """
-    if amp is False:
+    if amp is False and not _has_scaler(skipped):
         if skipped is not None and len(skipped):
             return Measurement(None, undecided="by design the script steps in some iterations only")
         if optimizer is not None and len(optimizer):
@@ -43,3 +43,8 @@ def skipped_steps(
     }
     span = (int(skipped.iterations[skip_rows]), int(skipped.iterations[-1]))
     return Measurement(float(values.mean()), "share", span, extras)
+
+
+def _has_scaler(skipped: Series | None) -> bool:
+    """Whether steps that were made are told as such: only beside a scaler they are."""
+    return skipped is not None and bool((skipped.values == 0).any())
