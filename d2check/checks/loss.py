@@ -23,6 +23,7 @@ from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
+TRAINED_FALL = 0.3  # what had been trained before does not fall by so much; a few classes start low
 _NAN_UNSEEN = (
     "rows never hold the NaN that ends a training, these end early or with an unknown goal, and no "
     "log tells why"
@@ -123,8 +124,9 @@ def late_fall(
     (iteration).
 
     Only the stretch up to the first drop of the rate counts: a tail after a decay is a finished
-    schedule. Undecided where a flat half is healthy: a start at a trained level, or an R-CNN
-    whose ROI losses are coming back from calling everything background.
+    schedule. Undecided where a flat half is healthy: a start at a trained level (unless the loss
+    has fallen by TRAINED_FALL since), or an R-CNN whose ROI losses are coming back from calling
+    everything background.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -147,20 +149,20 @@ def late_fall(
     late, late_se = falls[0]
     expected = min(max(-early_slope * reach, 0.0), 0.3)
     first, second = median(curve.total[: max(3, half // 5)]), median(curve.total[half:])
+    early = -math.expm1(second - first)
     extras: dict[str, Scalar] = {
         "falling_z": max(fall / se for fall, se in falls),
         "z": late / late_se,
         "late": -math.expm1(-late) if late > 0 else None,
-        "early": -math.expm1(second - first),
+        "early": early,
         "expected": -math.expm1(-expected),
         "since": int(curve.iterations[half]),
         "effective": float(curve.effective[-1]),
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     upper = late + se_margin * late_se - discount * expected
-    return Measurement(
-        -math.expm1(-upper), "share", span, extras, _why_flat_is_healthy(curve, x, classes)
-    )
+    why = _why_flat_is_healthy(curve, x, classes, early)
+    return Measurement(-math.expm1(-upper), "share", span, extras, why)
 
 
 def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
@@ -169,9 +171,11 @@ def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
     return -slope * reach, max(se * reach, 1e-12)
 
 
-def _why_flat_is_healthy(curve: LossCurve, x: Floats, classes: int | None) -> str | None:
+def _why_flat_is_healthy(
+    curve: LossCurve, x: Floats, classes: int | None, early: float
+) -> str | None:
     trained = trained_level(curve, classes)
-    if trained:
+    if trained and early < TRAINED_FALL:
         return f"the run begins at a trained level ({trained}), as after a restart from its weights"
     if background_dip(curve):
         half = len(curve) // 2

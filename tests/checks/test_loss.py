@@ -52,6 +52,22 @@ def test_a_restart_from_trained_weights_is_undecided():
     assert "trained level" in (found.undecided or "")
 
 
+def test_few_classes_that_start_low_and_learn_are_no_trained_start():
+    levels = {"loss_cls": 0.3, "loss_box_reg": 0.2, "loss_mask": 0.65, "loss_rpn_cls": 0.4,
+              "loss_rpn_loc": 0.1}  # fmt: skip
+    course = np.concatenate((power_law(1.0, 80), np.full(120, power_law(1.0, 80)[-1])))
+    heads = {
+        name: series(noisy(level * course, 0.04, i), name, every=20, statistic="median", start=19)
+        for i, (name, level) in enumerate(levels.items())
+    }
+    total = sum(s.values for s in heads.values())
+    found = late_fall(series(total, every=20, statistic="median", start=19), heads)
+    assert found.undecided is None
+    assert found.extras["early"] > 0.3
+    assert found.value is not None
+    assert found.value < 0.05
+
+
 def _level(first_mask, first_cls, start):
     """An R-CNN that is level from its first row on, logged every hundred iterations."""
     levels = {"loss_cls": first_cls, "loss_box_reg": 0.2, "loss_mask": first_mask,
