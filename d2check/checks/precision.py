@@ -20,9 +20,9 @@ def skipped_steps(
     its scale in the first iterations by skipping: they do not count. extras: skipped (their
     number), last_scale (below 1 means that gradients overflow whatever is tried; None if unknown).
 
-    amp: whether Detectron2's scaler is there. Without any nothing leaves a step out for its gradients: 0 where
-    every iteration made its step (optimizer: the time it took), else undecided, for then the script
-    gathers the gradients of several iterations, or has a scaler of its own.
+    amp: whether Detectron2's scaler is there. Without any scaler nothing leaves a step out for its
+    gradients: 0 where every iteration made its step (optimizer: the time it took), else undecided,
+    for then the script gathers the gradients of several iterations.
     """
     if amp is False and not _has_scaler(skipped):
         if skipped is not None and len(skipped):
