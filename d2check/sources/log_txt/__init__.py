@@ -10,8 +10,9 @@ from pathlib import Path
 from d2check.errors import InputError
 from d2check.model import Event
 from d2check.sources._unpack import Readable
+from d2check.sources.log_txt.counts import LineCounts, Malformed
 from d2check.sources.log_txt.metric_line import MetricLine, parse_metric_line
-from d2check.sources.log_txt.reader import LineCounts, Malformed, Reader
+from d2check.sources.log_txt.reader import Reader
 from d2check.sources.log_txt.segments import LogSegment, segments_of, setup_of
 from d2check.sources.log_txt.stream import plain
 

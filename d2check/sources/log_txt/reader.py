@@ -5,71 +5,33 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from d2check.sources._unpack import Readable, Unpacked
-from d2check.sources.log_txt import bare_errors, blocks, chatter, messages, raw
+from d2check.sources.log_txt import bare_errors, blocks, chatter, messages, raw, tidy
+from d2check.sources.log_txt.counts import LineCounts, Malformed
 from d2check.sources.log_txt.metric_line import MARK, LineParser, MetricLine, parse_metric_line
 from d2check.sources.log_txt.stamps import Clock
 from d2check.sources.log_txt.start import Start
+from d2check.sources.log_txt.starts import Starts
 from d2check.sources.log_txt.stream import batches, unpacked
 from d2check.sources.log_txt.table import Table, table_of
 from d2check.sources.log_txt.tracebacks import MAX_LINES, crash_of, cut_crash, is_frame, is_head
 from d2check.sources.log_txt.wrapped import WrappedRow
 
 _MAX_LISTED = 100
-_QUOTE = re.compile(rb"^[ \t]*(?:> ?)+")
 
-# Headings that each process prints once; the second one is another process.
-_HEADINGS = {"Environment", "Command", "Running"}
-# What building a trainer prints and no evaluation does.
-_SETUP = ("Model:", "Removed ", "Using training sampler", "Auto-scaling the config")
 _LOGGED = "Exception during training"
-# What launchers and containers put in front of each line: torch >= 2.2, mpirun, ray, srun -l, CRI.
-_LABEL = re.compile(
-    rb"(?:\[rank\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>:? ?|\((?:[\w.]+ )?pid=\d+[^)]{0,40}\) ?|"
-    rb"\d{1,4}: |"
-    rb"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)"
-)
-_STAMP = re.compile(r"\[\d\d/\d\d \d\d:\d\d:\d\d[ \]]")
-_BLOCK_BYTES = 64 * 1024
 _MAX_METRIC_BYTES = 256 * 1024  # a row of a thousand metrics has 30 KB
-
-
-@dataclass(frozen=True)
-class LineCounts:
-    """How many lines were what. known: messages and blocks that were understood."""
-
-    metric: int = 0
-    known: int = 0
-    other: int = 0
-    malformed: int = 0
-    blank: int = 0
-
-    @property
-    def total(self) -> int:
-        """All lines of the file."""
-        return self.metric + self.known + self.other + self.malformed + self.blank
-
-
-@dataclass(frozen=True)
-class Malformed:
-    """A line of which something was lost. line counts from 1."""
-
-    line: int
-    start: str
 
 
 class Reader:
     """The state between two lines."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.starts: list[Start] = []
+        self._starts = Starts(name)
         self.counts = LineCounts()
         self.malformed: list[Malformed] = []
-        self.lines = 0
         self.size_bytes = 0
         self.damage: str | None = None  # of a packed file: what stopped the reading
         self._clock = Clock()
@@ -83,6 +45,16 @@ class Reader:
         self._quiet: bool | None = None  # whether none of them tells of an end
         self._metric = self._known = self._other = self._malformed = self._blank = 0
 
+    @property
+    def starts(self) -> list[Start]:
+        """All starts so far, in file order."""
+        return self._starts.all
+
+    @property
+    def lines(self) -> int:
+        """How many lines were read."""
+        return self._starts.line
+
     # ------------------------------------------------------------------------------- lines
 
     def read(self, stream: Readable) -> None:
@@ -91,7 +63,7 @@ class Reader:
         for batch in batches(content):
             self.size_bytes += len(batch)
             spoilt = b"\x00" in batch or b"\r" in batch
-            for block in _blocks(batch):
+            for block in tidy.blocks_of(batch):
                 if spoilt or MARK not in block or not self._rows_at_once(block):
                     self._each(block, spoilt=spoilt)
         self.damage = content.damage if isinstance(content, Unpacked) else None
@@ -105,7 +77,7 @@ class Reader:
         """Line by line. spoilt: some of the lines hold NULs or carriage returns."""
         self._near, self._quiet = block, None
         for line in block.split(b"\n"):
-            self.lines += 1
+            self._starts.line += 1
             if spoilt and b"\x00" in line:
                 self._damaged(line)
                 continue
@@ -114,7 +86,7 @@ class Reader:
             if self._held.text is not None and self._joins(line):
                 continue
             if MARK in line:
-                self._metric_line(line, self.lines)
+                self._metric_line(line, self._starts.line)
             else:
                 self._text_line(line)
 
@@ -127,7 +99,7 @@ class Reader:
         if table is None or not self._held.is_whole(table.ends_in):
             return False
         self._each(first)
-        start = self._current()
+        start = self._starts.current()
         goes_on = not start.is_over and not start.waiting and self._held.text is None
         if goes_on and start.last_iteration is not None:
             if start.last_iteration < table.iterations[0]:
@@ -146,9 +118,9 @@ class Reader:
         start.add_all(table, clocks)
         if clocks[-1] == clocks[-1]:
             start.last_s = clocks[-1]
-        self.lines += count
+        self._starts.line += count
         self._metric += count
-        start.last_line = self.lines
+        start.last_line = self._starts.line
 
     def _damaged(self, line: bytes) -> None:
         """A line with NULs, which a machine that lost its power leaves: read, counted as lost."""
@@ -156,7 +128,7 @@ class Reader:
         counts = (self._metric, self._known, self._other, self._blank)
         bare = line.replace(b"\x00", b"")
         if MARK in bare:
-            self._metric_line(bare, self.lines)
+            self._metric_line(bare, self._starts.line)
             self._flush_held()
         else:
             self._text_line(bare)
@@ -166,9 +138,9 @@ class Reader:
     def _lost(self, line: bytes, number: int | None = None) -> None:
         if len(self.malformed) < _MAX_LISTED:
             text = line[:80].decode("utf-8", "replace")
-            self.malformed.append(Malformed(number or self.lines, text))
+            self.malformed.append(Malformed(number or self._starts.line, text))
         self._malformed += 1
-        self._current().malformed += 1
+        self._starts.current().malformed += 1
 
     # ------------------------------------------------------------------------- metric lines
 
@@ -209,7 +181,7 @@ class Reader:
     def _row(self, row: MetricLine, line: bytes, number: int) -> None:
         self._end_block()
         moment = self._clock.read(line)
-        start = self._current(number)
+        start = self._starts.current(number)
         last = start.last_iteration
         self._held.learn(row.names)
         if start.is_over and start.stale_iteration is None and row.iteration >= (last or 0):
@@ -222,7 +194,7 @@ class Reader:
             if start.printed(row.iteration, moment):
                 start.event("second-writer", "another process printed the same iteration", number)
                 return
-            start = self._next_start(number)
+            start = self._starts.next(number)
         start.last_line = number
         if moment == moment:
             start.last_s = moment
@@ -244,21 +216,18 @@ class Reader:
             if self._traceback is not None:
                 self._traceback.append("")
             return
-        if bare[:1] in b">*`":
-            line = _unmarked(line)
-        label = _LABEL.match(line)
-        if label:
-            line = line[label.end() :]
-        text = _text(line)
+        line, text = tidy.bare(line)
         found = messages.PREFIX.match(text)
         if found is None and self._traceback is None:
             # Behind a progress bar that was not ended by a newline, or quoted in prose.
-            text, found = _from_stamp(text)
+            text, found = tidy.from_stamp(text)
         if found:
             self._message(text[found.end() :].strip(), line, found)
             return
         if self._traceback is not None and len(self._traceback) < MAX_LINES:
-            if not raw.tells_of_an_end(self._current(), text, self.lines, in_traceback=True):
+            if not raw.tells_of_an_end(
+                self._starts.current(), text, self._starts.line, in_traceback=True
+            ):
                 self._traceback.append(text)
             self._known += 1
             return
@@ -266,14 +235,14 @@ class Reader:
             self._open_traceback(text)
             self._known += 1
             return
-        if self._block is not None and blocks.feed(self._current(), self._block, text):
+        if self._block is not None and blocks.feed(self._starts.current(), self._block, text):
             self._known += 1
             return
         # A console whose prefix was cut off, or a project that prints without one.
         self._block = None
-        start = self._current()
-        known, block = messages.take(start, text.strip(), self.lines)
-        known = known or raw.tells_of_an_end(start, text, self.lines, in_traceback=False)
+        start = self._starts.current()
+        known, block = messages.take(start, text.strip(), self._starts.line)
+        known = known or raw.tells_of_an_end(start, text, self._starts.line, in_traceback=False)
         known = known or self._bare_error(start, text)
         self._block = block
         self._known += known
@@ -293,16 +262,16 @@ class Reader:
             self._quiet = chatter.is_quiet(self._near)
         if not self._quiet and not chatter.is_quiet(line):
             return False
-        self._current()
+        self._starts.current()
         return True
 
     def _message(self, text: str, line: bytes, found: re.Match[str]) -> None:
         self._end_block()
         word = text.partition(" ")[0]
-        self._maybe_next_start(word, text)
+        self._starts.heard(word, text)
         start = self._stamp(line)
-        known, self._block = messages.take(start, text, self.lines)
-        if start.began_line == self.lines:
+        known, self._block = messages.take(start, text, self._starts.line)
+        if start.began_line == self._starts.line:
             start.began_s = start.last_s
         if text.startswith(_LOGGED):
             self._traceback_logged = True
@@ -312,8 +281,8 @@ class Reader:
 
     def _stamp(self, line: bytes) -> Start:
         """Note where and when the current start was last heard of."""
-        start = self._current()
-        start.last_line = self.lines
+        start = self._starts.current()
+        start.last_line = self._starts.line
         moment = self._clock.read(line)
         if moment == moment:
             start.last_s = moment
@@ -321,10 +290,10 @@ class Reader:
 
     def _bare_error(self, start: Start, text: str) -> bool:
         last = start.crashes[-1] if start.crashes else None
-        if last is not None and last.line == self.lines - 1 and bare_errors.goes_on(text):
+        if last is not None and last.line == self._starts.line - 1 and bare_errors.goes_on(text):
             start.crashes[-1] = replace(last, message=f"{last.message}\n{text.strip()}")
             return True
-        crash = bare_errors.error_of(text, self.lines)
+        crash = bare_errors.error_of(text, self._starts.line)
         if crash is not None:
             start.crashes.append(crash)
         return crash is not None
@@ -334,7 +303,7 @@ class Reader:
     def _open_traceback(self, text: str) -> None:
         self._block = None
         self._traceback = [text]
-        self._traceback_line = self.lines
+        self._traceback_line = self._starts.line
 
     def _end_block(self) -> None:
         self._block = None
@@ -349,74 +318,4 @@ class Reader:
         if crash is None and logged:
             crash = cut_crash(lines, self._traceback_line)
         if crash is not None:
-            self._current().crashes.append(crash)
-
-    # ------------------------------------------------------------------------------ starts
-
-    def _current(self, line: int | None = None) -> Start:
-        if not self.starts:
-            self.starts.append(Start(self.name, line or max(self.lines, 1)))
-        return self.starts[-1]
-
-    def _next_start(self, line: int) -> Start:
-        if not self.starts or self.starts[-1].last_line:
-            self.starts.append(Start(self.name, line))
-        return self.starts[-1]
-
-    def _maybe_next_start(self, word: str, text: str) -> None:
-        start = self._current()
-        if word == "Rank":
-            found = re.match(r"Rank of current process: (\d+)", text)
-            rank = int(found[1]) if found else 0
-            if rank in start.ranks or start.has_begun:
-                start = self._next_start(self.lines)
-            start.ranks.add(rank)
-            return
-        again = start.began_line is not None and text.startswith("Starting training from")
-        if again or (start.is_over and text.startswith(_SETUP)):
-            self._next_train_call(start)
-        elif word in _HEADINGS:
-            if start.has_begun or (word in start.headings and len(start.ranks) < 2):
-                start = self._next_start(self.lines)
-            start.headings.add(word)
-
-    def _next_train_call(self, start: Start) -> None:
-        """A second `train()` in one process: what was told of the process holds on."""
-        if not (start.is_over or start.rows):
-            return  # another rank begins
-        new = self._next_start(self.lines)
-        new.facts = {k: v for k, v in start.facts.items() if k not in ("total_s", "hooks_s")}
-        new.class_instances = dict(start.class_instances)
-        new.config_text = list(start.config_text)
-
-
-def _blocks(batch: bytes) -> Iterator[bytes]:
-    """The lines of a batch, some hundred at a time, each time without the last newline."""
-    begin = 0
-    while begin <= len(batch):
-        end = batch.find(b"\n", begin + _BLOCK_BYTES)
-        end = end if end >= 0 else len(batch)
-        yield batch[begin:end]
-        begin = end + 1
-
-
-def _unmarked(line: bytes) -> bytes:
-    """The line without the quote, the bold or the code marks that an issue begins it with."""
-    line = _QUOTE.sub(b"", line)
-    if line.lstrip()[:2] == b"**":
-        return line.replace(b"**", b"")
-    return line.lstrip(b"`") if line[:1] == b"`" else line
-
-
-def _from_stamp(text: str) -> tuple[str, re.Match[str] | None]:
-    """The text from a logger's stamp inside it on, if there is one, and the match of its prefix."""
-    stamp = _STAMP.search(text, 1)
-    if stamp is None:
-        return text, None
-    message = text[stamp.start() :].rstrip("\"'` *")
-    found = messages.PREFIX.match(message)
-    return (message, found) if found else (text, None)
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace").rstrip()
+            self._starts.current().crashes.append(crash)
