@@ -172,13 +172,20 @@ def lr_vanishes(
     return Measurement(float(low.mean()), "share", span, extras)
 
 
-def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1) -> Measurement:
+def lr_leap(
+    lr: Series,
+    planned_lr: Series | None = None,
+    lr_before: Series | None = None,
+    *,
+    skip_rows: int = 1,
+) -> Measurement:
     """The largest factor between the rates of neighbouring rows that no plan explains.
 
     value: factor, at least 1 (8.0 = up or down by eight). Falls by a usual decay (to between a
     twentieth and half) are no leap where no plan is known; a rise in the middle of a run always
-    is. extras: at (iteration), before, after, direction ("up", "down"), rewarmed ("yes" where the
-    rate falls to the start of a warm-up and climbs again).
+    is. lr_before: rates of the training that this one resumes; the step from them counts too.
+    extras: at (iteration), before, after, direction ("up", "down"), rewarmed ("yes" where the rate
+    falls to the start of a warm-up and climbs again).
     """
     if len(lr) < 5:
         return Measurement(None, undecided=f"only {counted(len(lr), 'row')} with a rate")
@@ -194,6 +201,9 @@ def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1)
     change = np.sign(change) * np.maximum(np.abs(change) - np.log1p(2 * rounding), 0.0)
     change[:skip_rows] = 0.0
     at = int(np.argmax(np.abs(change)))
+    resumed = _step_of_resume(lr, lr_before)
+    if abs(resumed) > abs(change[at]):
+        return _leap_of_resume(lr, lr_before, resumed)
     after = lr.values[at + 1 :]
     rewarmed = change[at] < -math.log(5) and len(after) > 3 and after[-1] > 3 * after[0]
     extras: dict[str, Scalar] = {
@@ -205,6 +215,29 @@ def lr_leap(lr: Series, planned_lr: Series | None = None, *, skip_rows: int = 1)
     }
     span = (int(lr.iterations[at]), int(lr.iterations[at + 1]))
     return Measurement(math.exp(float(np.abs(change[at]))), "ratio", span, extras)
+
+
+def _step_of_resume(lr: Series, lr_before: Series | None) -> float:
+    """Logarithm of the factor by which a resume changed the rate, 0 where a schedule might."""
+    if lr_before is None or len(lr_before) < 2:
+        return 0.0
+    rates = np.maximum(np.concatenate([lr_before.values, lr.values]), 1e-30)
+    change = np.log(rates[1:] / rates[:-1])
+    return float(_unexplained(change)[len(lr_before) - 1])
+
+
+def _leap_of_resume(lr: Series, lr_before: Series | None, step: float) -> Measurement:
+    assert lr_before is not None
+    at, before, after = int(lr.iterations[0]), float(lr_before.values[-1]), float(lr.values[0])
+    rewarmed = step < -math.log(5) and len(lr) > 3 and lr.values[-1] > 3 * after
+    extras: dict[str, Scalar] = {
+        "at": at,
+        "before": before,
+        "after": after,
+        "direction": "up" if step > 0 else "down",
+        "rewarmed": "yes" if rewarmed else "no",
+    }
+    return Measurement(math.exp(abs(step)), "ratio", (int(lr_before.iterations[-1]), at), extras)
 
 
 def _unexplained(change: Floats) -> Floats:

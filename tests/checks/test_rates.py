@@ -49,3 +49,22 @@ def test_six_printed_decimals_are_forgiven_half_a_unit_and_no_more():
     assert lr_mismatch(rates(np.round(plan, 6)), rates(plan)).value == 0
     assert lr_mismatch(rates(np.round(plan + 2e-6, 6)), rates(plan)).value > 0.9
     assert lr_leap(rates(np.round(plan, 6))).value < 1.5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "leap"),
+    [(0.002, 0.02, 10.0), (0.02, 0.002, 1.0), (0.02, 0.0004, 50.0), (0.02, 0.02, 1.0)],
+)
+def test_the_step_from_the_training_that_is_resumed_counts(before, after, leap):
+    """A tenth is a usual decay; ten times, or a fiftieth, no schedule has."""
+    measured = lr_leap(rates([after] * 50, 500), None, rates([before] * 10, 490, "lr_before"))
+    assert measured.value == pytest.approx(leap)
+    if leap > 1:
+        assert measured.span == (499, 500)
+        assert (measured.extras["before"], measured.extras["after"]) == (before, after)
+
+
+def test_a_resume_within_a_warm_up_is_no_leap():
+    warm = np.linspace(1e-5, 1e-2, 100)
+    before = rates(warm[20:32], 20, "lr_before")
+    assert lr_leap(rates(warm[30:], 30), rates(warm[30:], 30), before).value < 1.1

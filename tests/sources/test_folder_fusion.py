@@ -329,3 +329,31 @@ def test_a_capture_of_one_process_is_no_training_beside_the_log_of_all(tmp_path,
     first, second = resumed_log(19, 379), resumed_log(399, 799)
     folder_of(tmp_path, metrics=metrics, log_txt=first + second, job1_out=first, job2_out=second)
     assert [run.rows for run in sources.read(tmp_path)] == [40]
+
+
+# ------------------------------------------------------------ what a resume went on from
+
+
+def rows_at(rate: float, first: int, last: int, seed: int) -> str:
+    return metrics_rows(last, first=first, seed=seed).replace('"lr": 0.01', f'"lr": {rate}')
+
+
+def test_a_resumed_training_knows_the_rates_that_it_went_on_from(tmp_path):
+    rows = rows_at(0.001, 19, 559, 1) + rows_at(0.02, 519, 999, 2)
+    (tmp_path / "metrics.json").write_text(rows)
+    first, resumed = sources.read(tmp_path)
+    assert "lr_before" not in first.series
+    before = resumed.series["lr_before"]
+    assert (before.name, int(before.iterations[-1]), float(before.values[-1])) == (
+        "lr_before", 499, 0.001,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "begin"),
+    [(19, 199, 19), (19, 199, 519)],  # a fresh start, and a gap that no row tells of
+)
+def test_no_other_training_tells_what_a_resume_went_on_from(tmp_path, first, last, begin):
+    rows = rows_at(0.001, first, last, 1) + rows_at(0.02, 19, 59, 3) + rows_at(0.02, begin, 999, 2)
+    (tmp_path / "metrics.json").write_text(rows)
+    assert all("lr_before" not in run.series for run in sources.read(tmp_path))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # hide.
 _MEANS = {"time": "time_mean", "data_time": "data_time_mean"}
 _NOT_TAKEN = {"eta_s"}  # metrics.json has it in full digits
+_ROWS_BEFORE = 12
 _ROW_SPAN = 20  # a row stands for the iterations before it
 _SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
 # Of these ends rows cannot tell the cause: no NaN is ever among them, it is raised instead.
@@ -61,7 +62,7 @@ def fused(
         waiting = []
     if waiting:
         told[-1] = told[-1][0], (*told[-1][1], *waiting)
-    runs = []
+    runs: list[Run] = []
     for number, (one, earlier) in enumerate(told):
         run = _run(one, pairs, source)
         run = replace(run, segment=number, events=(*earlier, *run.events))
@@ -77,10 +78,30 @@ def fused(
         ending, told_by_rows = _ending(one, run, pairs)
         if told_by_rows and ending.kind in _UNEXPLAINED:
             run = replace(run, facts={**run.facts, "end_unexplained": True})
-        runs.append(replace(run, ending=ending))
+        runs.append(_with_rate_before(replace(run, ending=ending), runs))
     if runs and other_ranks:
         runs[-1] = _with_ranks(runs[-1], other_ranks)
     return tuple(runs)
+
+
+def _with_rate_before(run: Run, earlier: Sequence[Run]) -> Run:
+    """A resumed training with `lr_before`, the rates of the rows that it went on from.
+
+    They are those of the latest of the earlier trainings that came to where this one begins.
+    """
+    lr = run.series.get("lr")
+    if not lr or not any(event.kind == "resume" for event in run.events):
+        return run
+    first = int(lr.iterations[0])
+    for one in reversed(earlier):
+        before = one.series.get("lr")
+        if before is None:
+            continue
+        before = before.between(first - _ROWS_BEFORE * lr.every, first - 1)
+        if len(before) and first - before.iterations[-1] <= 2 * lr.every:
+            series = {**run.series, "lr_before": replace(before, name="lr_before")}
+            return replace(run, series=series)
+    return run
 
 
 def _never_trained(one: Pair) -> bool:
