@@ -17,6 +17,9 @@ from d2check.sources.run_folder import GrowingRun
 __all__ = ["GrowingRun", "discover", "is_written", "read", "read_text", "so_far"]
 
 
+_READ_IN_RUN_FOLDERS = (".json", ".jsonl", ".yaml")
+
+
 def read(path: Path) -> tuple[Run, ...]:
     """All trainings of one output: a run folder, an OUTPUT_DIR, a file of rows, a log.
 
@@ -85,10 +88,14 @@ def _is_output(path: Path) -> bool:
 
 
 def _refuse_links(path: Path) -> None:
-    """A run folder is made by `d2check run`, which makes no links: one with any is not trusted."""
+    """`d2check run` makes no links: a folder with one in the place of its records is not read.
+
+    Links of other names are the trained script's own, which nothing here reads.
+    """
     root = path.resolve()
     for one in sorted(path.iterdir()):
-        if _links.leads_out(one, root):
+        own = one.suffix in _READ_IN_RUN_FOLDERS
+        if own and _links.leads_out(one, root):
             raise _links.not_followed(one, "a run folder as `d2check run` left it")
 
 

@@ -181,14 +181,21 @@ def test_a_config_that_inherits_from_outside_is_not_read(tree):
     assert "outside of its folder" in run.absent["config"]
 
 
-@pytest.mark.parametrize("name", ["records.jsonl", "manifest.json", "stderr.log"])
-def test_a_run_folder_with_a_link_out_is_refused(tree, name):
+@pytest.mark.parametrize("name", ["records.jsonl", "records.rank1.jsonl", "ending.json"])
+def test_a_run_folder_whose_records_are_a_link_out_is_refused(tree, name):
     make(tree / "run/plan.json", "{}")
     make(tree / "run/records.jsonl", '{"t": "iter", "i": 0, "clock": 1.0}\n')
     (tree / "run" / name).unlink(missing_ok=True)
     link(tree / "run" / name, make(tree / "secret/file", "{}"))
     with pytest.raises(InputError, match="leads out of the folder"):
         sources.read(tree / "run")
+
+
+def test_a_link_that_a_trained_script_left_in_a_run_folder_costs_no_report(tree):
+    make(tree / "run/records.jsonl", '{"t": "iter", "i": 0, "clock": 1.0}\n')
+    link(tree / "run/latest", tree)
+    (run,) = sources.read(tree / "run")
+    assert run.rows == 1
 
 
 def test_a_pipe_in_the_tree_is_not_waited_for(tree):
