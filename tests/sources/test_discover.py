@@ -64,7 +64,9 @@ def test_a_metrics_json_of_another_program_is_no_output(tmp_path):
     assert found(tmp_path / "dvc", root=tmp_path) == ["? dvc"]
 
 
-@pytest.mark.parametrize("content", ["", "\0" * 500, '\0\0\0"loss": 1.0}\n', '"total_lo'])
+@pytest.mark.parametrize(
+    "content", ["", "\0" * 500, '\0\0\0"loss": 1.0}\n', '"total_lo', '{"data_time": 0.1, "eta_s']
+)
 def test_rows_that_are_lost_are_an_output_of_which_that_is_told(tmp_path, content):
     make(tmp_path, "out/metrics.json", content=content)
     assert found(tmp_path, root=tmp_path) == ["out"]

@@ -153,8 +153,10 @@ def begins_with_a_row(start: bytes) -> bool:
 
 def _is_other_json(path: Path) -> bool:
     """Whether a file is JSON of another program, as DVC and many scripts write metrics.json."""
-    start = beginning_of(path)
-    return _without_blanks(start).startswith((b"{", b"[")) and b'"iteration"' not in start
+    start = _without_blanks(beginning_of(path)).rstrip()
+    # Of a first row that is still being written the iteration may be to come.
+    whole = b"\n" in start or start.endswith((b"}", b"]"))
+    return whole and start.startswith((b"{", b"[")) and b'"iteration"' not in start
 
 
 def _is_own_file(path: Path) -> bool:
