@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from d2check.checks._words import NO_ENDING, counted
 from d2check.model import Ending, EndingKind, Event, Measurement, Scalar
@@ -147,10 +148,20 @@ def runs_mixed(
     return Measurement(float(others), "runs", None, extras)
 
 
-def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) -> Measurement:
+def missing_share(
+    ending: Ending,
+    planned_iterations: int,
+    last_iteration: int,
+    first_iteration: int | None = None,
+    events: Sequence[Event] = (),
+    *,
+    first_rows: int = 200,
+) -> Measurement:
     """Share of the planned iterations that the traces do not show (0 = complete).
 
-    Undecided where the run was stopped on purpose, and where an error ended it: that says it all.
+    Undecided where the run was stopped on purpose, where an error ended it (that says it all), and
+    where the traces begin after the first `first_rows` iterations and no event tells of a resume
+    there: they may be an excerpt.
     """
     missing = max(0.0, 1.0 - (last_iteration + 1) / max(planned_iterations, 1))
     extras: dict[str, Scalar] = {"kind": ending.kind.value, "at": last_iteration}
@@ -161,9 +172,19 @@ def missing_share(ending: Ending, planned_iterations: int, last_iteration: int) 
         undecided = NO_ENDING[ending.kind]
     elif ending.kind in _UNHAPPY:
         undecided = f"the run's end is known: {ending.kind.value}"
+    elif _may_be_excerpt(ending, first_iteration or 0, events, first_rows):
+        undecided = (
+            f"the rows begin at iteration {first_iteration:,}, so they may be an excerpt that ends "
+            "where it was cut"
+        )
     if ending.kind is EndingKind.FINISHED:
         missing = 0.0
     return Measurement(missing, "share", (0, last_iteration), extras, undecided)
+
+
+def _may_be_excerpt(ending: Ending, first: int, events: Sequence[Event], first_rows: int) -> bool:
+    resumed = any(event.kind == "resume" for event in events)
+    return ending.kind is EndingKind.TRUNCATED and first > first_rows and not resumed
 
 
 def _is(ending: Ending, kinds: set[EndingKind], last_iteration: int | None) -> Measurement:

@@ -134,3 +134,12 @@ def test_an_out_of_memory_beside_others_says_what_they_held():
     )
     seen = out_of_memory(Ending(EndingKind.OUT_OF_MEMORY, message=ALONE), others_mib=4096.0)
     assert seen.extras["others_gib"] == 4
+
+
+def test_rows_from_the_middle_may_be_an_excerpt():
+    cut = Ending(EndingKind.TRUNCATED, 4999)
+    excerpt = missing_share(cut, 90_000, 4999, 4019)
+    assert excerpt.undecided and "4,019" in excerpt.undecided
+    assert missing_share(cut, 90_000, 4999, 19).undecided is None
+    resumed = (Event("resume", "resumed at iteration 4000", 4000),)
+    assert missing_share(cut, 90_000, 4999, 4019, resumed).undecided is None

@@ -270,3 +270,18 @@ def test_a_folder_whose_log_ends_in_the_set_up_points_to_the_log(tmp_path: Path)
     (found,) = sources.read(log)
     assert found.facts["images"] == 151
     assert found.ending.kind is EndingKind.UNKNOWN and not found.series
+
+
+def test_a_config_dump_that_was_cut_is_no_config_of_defaults():
+    """Detectron2 prints every key; what a paste leaves out has some other value."""
+    lines = [
+        "[07/02 15:52:48] detectron2 INFO: Running with full config:",
+        "CUDNN_BENCHMARK: false",
+        "DATALOADER:",
+        "  NUM_WORKERS: 8",
+        "INPUT:",
+        "  MAX_SIZE_TRAIN: 1333",
+    ]
+    row = "[07/02 15:53:48] d2.utils.events INFO:  eta: 0:10:00  iter: 19  total_loss: 1.2  lr: 0.01"
+    found = run("\n".join([*lines, row]))
+    assert found.config is None and found.planned_iterations is None

@@ -28,6 +28,7 @@ _RESERVED = re.compile(_SIZE + r" reserved in total")
 _ALLOCATED = re.compile(_SIZE + r" already allocated|" + _SIZE + r" is allocated by PyTorch")
 _FREE = re.compile(_SIZE + r" free|of which " + _SIZE + r" is free")
 _MIB = {"bytes": 2**-20, "K": 2**-10, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+_LAST_KEY = "VERSION"  # keys are printed in their order; VIS_PERIOD alone stands behind it
 _BAD_LOSS = re.compile(r"'([^']+)': (?:tensor\()?(-?inf|nan)")
 
 
@@ -279,6 +280,8 @@ def _config(group: Sequence[Start]) -> Config | None:
                 config = config_from_text(text, f"{start.name}:{start.line}")
             except InputError:
                 continue  # a dump that a capture has cut or wrapped
+            if not config.complete and _LAST_KEY not in config.values:
+                continue  # Detectron2 prints every key: what is missing was cut, not left out
             return replace(config, matches_run=True)
     return None
 
