@@ -47,7 +47,7 @@ def measure(
                     record.update(meter.take_trial())
                 else:  # the traceback is gone by now, and the tensors that its frames held
                     record["oom"] = True
-                    gc.collect()  # those in cycles too, or the next trial would find less room
+                    _forget_failed_pass(model)
                 _forget_gradients(model)
                 # Workspaces that the first use of a size has left behind belong to no batch.
                 record["held_mib"] = meter.end_trial()
@@ -91,6 +91,17 @@ def _fits(
     return True
 
 
+def _forget_failed_pass(model: Any) -> None:
+    """Free what a pass that broke off has left: the next trial would find less room.
+
+    The autograd engine keeps the steps that a failed backward pass had still to do, with their
+    tensors, until another one begins (74 of 130 MiB on the CPU).
+    """
+    gc.collect()
+    one = torch.zeros(1, device=next(model.parameters()).device, requires_grad=True)
+    (one * 2).sum().backward()
+
+
 def _forget_gradients(model: Any) -> None:
     for parameter in model.parameters():
         parameter.grad = None
@@ -104,7 +115,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return True
     words = str(error).lower()
-    return "out of memory" in words or "can't allocate memory" in words
+    return any(sign in words for sign in ("out of memory", "can't allocate memory", "bad_alloc"))
 
 
 def build(
