@@ -4,9 +4,9 @@
 
 Every reader gets the same bytes from the same file and must end with one float64 array per key.
 The readers take turns, so that a slow moment of the machine meets them all; the best CPU time of
-each counts, all threads together (polars is held to one). Three files: sound, 1 % of the rows with NaN,
-and broken (cut, doubled, NUL-filled and blank lines). `error` means that the whole file is lost.
-orjson and polars are compared where they are installed.
+each counts, all threads together (polars is held to one). Three files: sound, 1 % of the rows with
+NaN, and broken (cut, doubled, NUL-filled and blank lines). `error` means that the whole file is
+lost. orjson and polars are compared where they are installed.
 
 Then folders of 100 rows, each found, read and compared with its config, in one process.
 """
