@@ -160,7 +160,7 @@ def missing_share(
     """Share of the planned iterations that the traces do not show (0 = complete).
 
     Undecided where the run was stopped on purpose, where an error ended it (that says it all), and
-    where the traces begin after the first `first_rows` iterations and no event tells of a resume
+    where the traces begin after the first `first_rows` iterations and no log tells of a resume
     there: they may be an excerpt.
     """
     missing = max(0.0, 1.0 - (last_iteration + 1) / max(planned_iterations, 1))
@@ -183,7 +183,8 @@ def missing_share(
 
 
 def _may_be_excerpt(ending: Ending, first: int, events: Sequence[Event], first_rows: int) -> bool:
-    resumed = any(event.kind == "resume" for event in events)
+    # A log says so; of rows that begin in the middle, that they do is all that is known.
+    resumed = any(e.kind == "resume" and e.message.startswith("resumed at") for e in events)
     return ending.kind is EndingKind.TRUNCATED and first > first_rows and not resumed
 
 

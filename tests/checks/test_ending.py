@@ -143,3 +143,5 @@ def test_rows_from_the_middle_may_be_an_excerpt():
     assert missing_share(cut, 90_000, 4999, 19).undecided is None
     resumed = (Event("resume", "resumed at iteration 4000", 4000),)
     assert missing_share(cut, 90_000, 4999, 4019, resumed).undecided is None
+    guessed = (Event("resume", "the rows begin at iteration 4019, not at the start", 4019),)
+    assert missing_share(cut, 90_000, 4999, 4019, guessed).undecided
