@@ -55,9 +55,10 @@ def measure(loader: Any, cost: Callable[[], Any]) -> dict[str, float] | None:
 
 def spread(length: int, most: int) -> list[int]:
     """Up to `most` indices of a data set, every beginning of which is spread over all of it."""
-    even = range(0, length, max(1, length // most))[:most]
-    bits = max(1, (len(even) - 1).bit_length())
-    return sorted(even, key=lambda i: int(format(even.index(i), "0%db" % bits)[::-1], 2))
+    count = min(length, most)
+    bits = max(1, (count - 1).bit_length())
+    order = sorted(range(count), key=lambda k: int(format(k, "0%db" % bits)[::-1], 2))
+    return [k * length // count for k in order]
 
 
 def is_precise(seconds: list[float]) -> bool:
