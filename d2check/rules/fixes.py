@@ -14,10 +14,18 @@ from d2check.rules.inputs import Scope, setting
 from d2check.rules.model import FixTemplate, Rule
 
 SAME_WITHIN = 0.01  # a change by less than a hundredth changes no training
+NEEDS_CONFIG = Fix(
+    "what to change, and to which value, is computed from the settings of the training",
+    "safe",
+    action="Audit again with this training's config.yaml in the same folder",
+)
 
 
 def propose(rule: Rule, run: Run, scope: Scope) -> tuple[Fix, ...]:
-    """The fixes that can be computed here and change something, in the rule's order."""
+    """The fixes that can be computed here and change something, in the rule's order.
+
+    Where there are none for want of a config, the one that is returned asks for it.
+    """
     fixes: list[Fix] = []
     for template in rule.fixes:
         fix = compute(template, run, scope)
@@ -26,6 +34,8 @@ def propose(rule: Rule, run: Run, scope: Scope) -> tuple[Fix, ...]:
         ):
             continue
         fixes.append(fix)
+    if not fixes and run.config is None and any(t.overrides for t in rule.fixes):
+        return (NEEDS_CONFIG,)
     return tuple(fixes)
 
 

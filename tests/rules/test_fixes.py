@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2check.model import Config, Override, Run
+from d2check.model import Config, Override, Run, Series, Verdict
 from d2check.rules.expressions import compile_expression
-from d2check.rules.fixes import compute, same
+from d2check.rules.fixes import NEEDS_CONFIG, compute, same
 from d2check.rules.inputs import Scope
+from d2check.rules.judge import judge
+from d2check.rules.load import load_rules
 from d2check.rules.model import FixTemplate
 
 RUN = Run(
@@ -104,3 +107,19 @@ def test_a_lazy_config_is_repaired_by_its_own_names():
     fix = made({"SOLVER.BASE_LR": "config.SOLVER.BASE_LR / 2"}, run=lazy)
     assert fix.overrides == (Override("optimizer.lr", 0.02, 0.01),)
     assert made({"SOLVER.WARMUP_ITERS": "30"}, run=lazy) is None
+
+
+def diverging(*, config):
+    loss = Series("total_loss", np.arange(300), np.linspace(2, 9, 300))
+    (rule,) = [r for r in load_rules() if r.id == "loss/diverges"]
+    (finding,) = judge([rule], Run("log.txt", series={"total_loss": loss}, config=config))
+    assert finding.verdict is Verdict.FAIL
+    return finding.fixes
+
+
+def test_without_a_config_the_one_advice_is_to_bring_it():
+    assert diverging(config=None) == (NEEDS_CONFIG,)
+
+
+def test_nobody_is_asked_for_a_config_that_is_there():
+    assert NEEDS_CONFIG not in diverging(config=RUN.config)
