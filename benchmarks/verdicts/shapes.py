@@ -177,12 +177,12 @@ def _label_holds(draft: Draft, fault: str, shape: str) -> bool:
     total = np.sum(list(draft.heads.values()), axis=0)
     edge = max(5, draft.n // 15)
     fell = math.log(total[:edge].mean() / total[-edge:].mean())
-    if fault == "healthy" and shape != "dip":  # a plateau before a decay is a plateau
+    if fault == "healthy":  # a plateau is one before a decay and after a dip, too
         base = total[: _decay(draft)]
         part = max(3, len(base) // 15)
         late = math.log(base[len(base) // 2 :][:part].mean() / base[-part:].mean())
-        return fell > 0.1 and late > 0.08
-    return shape == "dip" or fell > (0.25 if fault == "plateau" else 0.1)
+        return (fell > 0.1 or shape == "dip") and late > 0.08
+    return fell > (0.25 if fault == "plateau" else 0.1)
 
 
 def _decay(draft: Draft) -> int:
