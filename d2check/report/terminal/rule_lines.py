@@ -1,4 +1,4 @@
-"""One line per rule: its verdict, its number where it accuses, its words.
+"""One line per rule: its verdict and its words; where everything is asked for, its number too.
 
 Rules that were skipped for one reason share a line, and so do those that passed with the same
 words.
@@ -44,8 +44,8 @@ def _judged(page: Page, alike: Sequence[Finding], verbosity: int) -> None:
     ignored = finding.ignored is not None
     quiet = finding.verdict is Verdict.PASS or ignored
     head, number = _with_leader(page, _name(alike)), _number(finding)
-    # A pass is told by its words: a bare figure asks which of two directions would be worse.
-    if number and (finding.verdict is not Verdict.PASS or verbosity > 0):
+    # The words hold the evidence; a bare figure asks which of two directions would be worse.
+    if number and verbosity > 0:
         head += f" {number:>{_NUMBER_WIDTH}}"
     style = "quiet" if ignored else VERDICT_STYLES[finding.verdict]
     _line(page, (finding.verdict.value, style), head, _says(finding), verbosity, quiet=quiet)
