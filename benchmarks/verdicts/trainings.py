@@ -162,7 +162,11 @@ RIGHT = {
     "rate too high": {"schedule/lr-unscaled", "loss/roi-stalled", "loss/non-finite"},
     "no foreground": {"labels/no-foreground"},
     "ids from one": {"labels/class-out-of-range"},
-    "labels of other images": {"labels/foreground-stuck", "labels/classes-guessed"},
+    "labels of other images": {
+        "labels/boxes-misplaced",
+        "labels/foreground-stuck",
+        "labels/classes-guessed",
+    },
     "random classes": {"labels/classes-guessed"},
     "half of the classes random": {"labels/classes-guessed"},
     "frozen weights": {"loss/head-stuck", "weights/untouched", "weights/frozen-norm-from-scratch"},

@@ -35,8 +35,7 @@ TRAININGS = sorted(benchmark.PACKED.glob("*.jsonl.gz"))
 # What is not found, and told as such in benchmarks/verdicts/README.md.
 MISSED = {
     "faster-batch2-s21", "retina-batch2-s23",  # warned of BatchNorm over two images
-    "mask-moved-s45", "faster-moved-s46", "mask-classes-s48", "faster-halfclasses-s49",
-    "retina-shuffle-s50", "faster-unflipped-s69",
+    "mask-classes-s48", "faster-halfclasses-s49", "retina-shuffle-s50", "faster-unflipped-s69",
 }  # fmt: skip
 
 
