@@ -2,7 +2,8 @@
 table out.
 
 `python benchmarks/verdicts/annotations.py FILE ...`: what labels/box-format says of each file as it
-is, and, without its polygons, with its boxes written in another format than they say.
+is, and, without its polygons, with its boxes written in another format than they say; and what
+labels/boxes-misplaced says of it as it is and with the labels of each image given to another one.
 """
 
 from __future__ import annotations
@@ -54,9 +55,20 @@ def rewritten(dicts: list[dict[str, Any]], wrong: str) -> list[dict[str, Any]]:
     ]
 
 
-def verdict(dicts: list[dict[str, Any]]) -> tuple[Verdict, float]:
-    """(what labels/box-format says of a data set, the share of its boxes that is misplaced)."""
-    rules = [rule for rule in load_rules() if rule.id == "labels/box-format"]
+def moved(dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The labels of each image given to the one a third of the data set further on."""
+    by = max(1, len(dicts) // 3)
+    return [
+        {**record, "annotations": dicts[number - by]["annotations"]}
+        for number, record in enumerate(dicts)
+    ]
+
+
+def verdict(
+    dicts: list[dict[str, Any]], rule_id: str = "labels/box-format"
+) -> tuple[Verdict, float]:
+    """(what a rule says of a data set, the share of its boxes that is misplaced)."""
+    rules = [rule for rule in load_rules() if rule.id == rule_id]
     run = Run("", facts=boxes.facts(dicts), ending=Ending(EndingKind.FINISHED))
     (finding,) = judge(rules, run)
     return finding.verdict, finding.value or 0.0
@@ -66,13 +78,18 @@ def main() -> None:
     """Print one line a file, and how often each verdict was given."""
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("files", type=Path, nargs="+")
-    said: dict[str, Counter[str]] = {name: Counter() for name in ("as it is", *WRONG)}
+    others = ("misplaced as it is", "labels of other images")
+    said: dict[str, Counter[str]] = {name: Counter() for name in ("as it is", *WRONG, *others)}
     for path in ask.parse_args().files:
         dicts = records(path)
         variants = {"as it is": dicts} | {name: rewritten(dicts, name) for name in WRONG}
         line = []
         for name, variant in variants.items():
             found, share = verdict(variant)
+            said[name][found.name] += 1
+            line.append(f"{name}: {found.name} {share:.0%}")
+        for name, variant in zip(others, (dicts, moved(dicts)), strict=True):
+            found, share = verdict(variant, "labels/boxes-misplaced")
             said[name][found.name] += 1
             line.append(f"{name}: {found.name} {share:.0%}")
         print(f"{path}: {', '.join(line)}")
