@@ -50,7 +50,9 @@ def test_a_slow_loader_fails_and_the_proposed_workers_mend_it(
     arguments[-1] = "mended"
     arguments[2:2] = ["DATALOADER.NUM_WORKERS", str(workers)]
     mended = d2check(*arguments, "--iterations", "60")
-    assert "time/data-bound" not in mended.verdicts("FAIL")
+    # By how much depends on what else the machine does; that little is left to wait for does not.
+    waits = [said.finding("time/data-bound")["value"] for said in (sick, mended)]
+    assert waits[1] < 0.7 * waits[0]
 
 
 def test_a_batch_cut_without_the_rate_is_named(
