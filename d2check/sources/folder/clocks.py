@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from d2check.model import Series
+from d2check.sources._every import every_of
 from d2check.sources.metrics_json import MetricsSegment, period_of, segment_of_series
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _clocked(segment: MetricsSegment, owned: Sequence[EventsSegment]) -> Metrics
             usual = np.diff(wall) / np.diff(iterations) if len(wall) > 1 else np.zeros(1)
             moments = moments + wall[-1] + float(np.median(usual)) * (at[0] - iterations[-1])
         iterations, wall = np.concatenate([iterations, at]), np.concatenate([wall, moments])
-    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else segment.period
+    every = every_of(iterations, segment.period)
     series = Series("wall_s", iterations, wall, max(every, 1))
     told = tuple(event for one in owned for event in one.events)
     return replace(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.model import Series
+from d2check.sources._every import every_of
 
 _CLOCK = "wall_s"
 
@@ -42,7 +43,7 @@ def _after(before: Series, series: Series) -> Series:
         series.name,
         iterations,
         np.concatenate([early.values, series.values]),
-        max(int(np.median(np.diff(iterations))), 1),
+        max(every_of(iterations), 1),
         max(early.window, series.window),
         series.statistic,
     )

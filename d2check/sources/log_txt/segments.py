@@ -14,6 +14,7 @@ from d2check.config.load import config_from_text
 from d2check.config.schedule import for_world_size, planned_iterations
 from d2check.errors import InputError
 from d2check.model import Config, Ending, EndingKind, Event, Scalar, Series
+from d2check.sources._every import every_of
 from d2check.sources.log_txt.endings import LastSeen, last_seen
 from d2check.sources.log_txt.start import Evaluation, Start
 from d2check.sources.log_txt.tracebacks import KILLED_WORKER
@@ -191,7 +192,7 @@ def _one(
     means: set[str],
 ) -> Series:
     iterations, values = _ordered(parts)
-    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW
+    every = every_of(iterations, WINDOW)
     if name in _RAW:
         return Series(name, iterations, values, every)
     if name == "time" or name in means:
@@ -229,7 +230,7 @@ def _wall(
         iterations, moments = iterations[known], moments[known]
     began = group[0].began_s
     begin = began if math.isfinite(began) and began <= moments[0] else float(moments[0])
-    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else WINDOW
+    every = every_of(iterations, WINDOW)
     moments -= begin  # in place: nobody else reads the stamps
     return Series("wall_s", iterations, moments, max(every, 1))
 
@@ -249,7 +250,7 @@ def _results(group: Sequence[Start]) -> dict[str, Series]:
     found = {}
     for name, values in columns.items():
         at = np.array(sorted(values), np.int64)
-        every = int(np.median(np.diff(at))) if len(at) > 1 else 1
+        every = every_of(at)
         numbers = np.array([values[int(i)] for i in at], np.float64)
         found[name] = Series(name, at, numbers, every)
     return found

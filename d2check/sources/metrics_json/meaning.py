@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.model import Series
+from d2check.sources._every import every_of
 
 WINDOW = 20  # JSONWriter(window_size=20), engine/defaults.py and utils/events.py since v0.1
 
@@ -67,7 +68,7 @@ def samples_at(rows: NDArray[np.int64], iterations: NDArray[np.int64], period: i
         ordered = iterations[sort]
         last = np.append(ordered[1:] != ordered[:-1], True)
         order, iterations = sort[last], ordered[last]
-    every = int(np.median(np.diff(iterations))) if len(iterations) > 1 else period
+    every = every_of(iterations, period)
     return Samples(rows, iterations, order, every)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from d2check.errors import InputError
 from d2check.model import Event, Scalar, Series
 from d2check.probe import wire
+from d2check.sources._every import every_of
 from d2check.sources._histogram import class_facts
 
 # Groups of numbers inside an "iter" record, and how their names read as series.
@@ -149,7 +150,7 @@ def _scalars(facts: Any) -> dict[str, Scalar]:
 def series_of(records: Records) -> dict[str, Series]:
     """Every number of the iterations by name, with `clock`, `wall_s`, `data_time` and `time`."""
     series = {
-        name: Series(name, np.array(where, np.int64), np.array(values), _every(where))
+        name: Series(name, np.array(where, np.int64), np.array(values), every_of(where))
         for name, (where, values) in records.samples.items()
     }
     at = np.array(records.iterations, np.int64)
@@ -168,7 +169,3 @@ def series_of(records: Records) -> dict[str, Series]:
             values = total.values - hooks.values
             series["time"] = Series("time", total.iterations, values, total.every)
     return series
-
-
-def _every(iterations: Sequence[int]) -> int:
-    return int(np.median(np.diff(iterations))) if len(iterations) > 1 else 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from d2check.errors import InputError
 from d2check.model import Event, Series
+from d2check.sources._every import every_of
 from d2check.sources._unpack import Readable
 from d2check.sources.tfevents.wire import Records, scalars_of
 
@@ -208,4 +209,4 @@ def _last_of_each(
 
 
 def _every(steps: NDArray[np.int64] | Sequence[int]) -> int:
-    return max(int(np.median(np.diff(steps))), 1) if len(steps) > 1 else 1
+    return max(every_of(steps), 1)
