@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import datasets
+from .memory import MIB
 
 if TYPE_CHECKING:
     from .session import Session
-
-MIB = 2.0**20
 
 
 def gather(session: Session, trainer: Any, inner: Any, world_size: int) -> dict[str, Any]:

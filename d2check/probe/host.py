@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-MIB = 2.0**20
+from .memory import MIB
+
 PROC = "/proc"
 CGROUP = "/sys/fs/cgroup"
 

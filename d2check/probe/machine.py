@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import nvml
 from .host import HostMemoryLeft
+from .memory import MIB
 
 if TYPE_CHECKING:
     from .session import Session
 
-MIB = 2.0**20
 RARELY = 2000  # a look costs at most one part in so many of the time
 AT_LEAST_S = 1.0  # the driver's own figures are of up to a second
 FAMILY_AFTER = 20  # iterations, by which the loader's workers have filled their queues

@@ -11,7 +11,8 @@ import os
 import sys
 from typing import Any
 
-MIB = 2.0**20
+from .memory import MIB
+
 NVML_LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 # What a process may hold beside PyTorch's own blocks: context, kernels, cuBLAS, cuDNN, NCCL. A few
