@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from io import BufferedReader
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from d2check.cli._options import ReportChoices, report_options
+from d2check.cli._reading import only_read
 from d2check.errors import InputError
 
 _EXAMPLES = """\b
@@ -20,12 +20,6 @@ d2check audit output/metrics.json -k "loss or schedule" -v
 d2check audit - < console.txt
 """
 _STDIN = Path("-")
-# Objects between two collections. Imports and rules make thousands that live to the end.
-_GARBAGE_FROM = 100_000
-
-# numpy's own threads wait by spinning, which costs an audit a third of its processor time, and
-# beside a pool of processes wall time too. numpy reads these once, when it is first imported.
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @click.command(epilog=_EXAMPLES, short_help="Judge what trainings left behind.")
@@ -39,9 +33,7 @@ def command(paths: tuple[Path, ...], choices: ReportChoices) -> int:
     `-` reads standard input: rows of metrics.json, or lines that the console printed.
     Needs no GPU, no torch, no Detectron2, and writes nothing where it reads.
     """
-    gc.set_threshold(_GARBAGE_FROM)
-    for library in _ONE_THREAD:
-        os.environ.setdefault(library, "1")
+    only_read()
     from d2check import pipeline
     from d2check.cli._deliver import (
         check_targets,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from d2check.cli._options import ReportChoices, report_options
+from d2check.cli._reading import only_read
 
 if TYPE_CHECKING:
     from d2check.watch import Look
@@ -39,6 +40,7 @@ def command(path: Path, every: str, patience: str, choices: ReportChoices) -> in
     written there, and the training is left alone. The report comes when the training ends, or on
     Ctrl-C (exit code 2).
     """
+    only_read()
     from d2check import pipeline
     from d2check.cli._deliver import check_targets, command_line, deliver, no_rules, rule_choice
     from d2check.fleet import choose
