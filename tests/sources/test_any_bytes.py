@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2check import sources
@@ -68,6 +68,7 @@ def test_any_folder_reads_without_another_exception_and_is_left_as_it_was(files,
 
 @settings(max_examples=150, deadline=None)
 @given(SOUP)
+@example(b"brain.Event:")
 def test_a_sound_row_is_never_lost_in_what_surrounds_it(soup):
     row = b'{"iteration": 123459, "total_loss": 1.25, "lr": 0.5}\n'
     with TemporaryDirectory() as name:

@@ -120,8 +120,13 @@ def beginning(stream: BufferedReader) -> bytes:
 
 
 def looks_like_events(start: bytes) -> bool:
-    """Whether a file that begins so is an event file."""
-    return _EVENT_FILE in start[:_EVENT_FILE_WITHIN]
+    """Whether a file that begins so is an event file: its first record is of the version.
+
+    The words alone may stand in a text as well. A record has 8 bytes of length and 4 of checksum
+    before its content.
+    """
+    at = start.find(_EVENT_FILE, 0, _EVENT_FILE_WITHIN)
+    return 12 <= at < 12 + int.from_bytes(start[:8], "little") < _SNIFF_BYTES
 
 
 def looks_like_log(start: bytes) -> bool:
