@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from d2check.demo.shapes import write_demo
@@ -22,6 +23,12 @@ from d2check.probe import wire
 for _number, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _number), _usual)
+
+# The same examples every time: a commit that passed passes again. To look for new ones, run
+# `pytest --hypothesis-profile explore`; what it finds becomes an @example.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("same")
 
 _PROBE_FOLDER = Path(wire.__file__).parent
 PROBE = (sys.executable, "-u", str(_PROBE_FOLDER / "main.py"))

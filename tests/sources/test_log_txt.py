@@ -1,5 +1,6 @@
 """Logs of every shape that Detectron2 and its forks have printed, and what terminals do to them."""
 
+import codecs
 import gzip
 import math
 import textwrap
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2check.errors import InputError
@@ -699,6 +700,8 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS | st.binary(max_size=20), max_size=40).map(b"".join))
+@example(codecs.BOM_UTF8)
+@example(codecs.BOM_UTF8 + b"\n")
 @settings(max_examples=500, deadline=None)
 def test_any_bytes_are_read_and_every_line_is_counted_once(data):
     log = read_log_bytes(data)
@@ -708,7 +711,8 @@ def test_any_bytes_are_read_and_every_line_is_counted_once(data):
         for series in segment.series.values():
             assert np.all(np.diff(series.iterations) > 0)
     if data[:2] not in (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b"):
-        assert log.counts.total == data.count(b"\n") + (data[-1:] not in (b"", b"\n"))
+        text = data.removeprefix(codecs.BOM_UTF8)  # a mark of the encoding is no line
+        assert log.counts.total == text.count(b"\n") + (text[-1:] not in (b"", b"\n"))
     assert min(vars(log.counts).values(), default=0) >= 0
 
 
