@@ -8,7 +8,8 @@ shipped rules say of all that are packed.
 The models are the demo's Mask R-CNN, the same without masks, and a RetinaNet on its backbone. The
 linear rule's rate is x1. Rates from 1/1000 to 400 times that; labels, boxes, weights, loaders and
 hooks with a planted fault. Those called held out (seeds above 10) were trained once the rules were
-fixed, and no threshold has seen them.
+fixed, and no threshold has seen them; what they missed was worked on, and the second set of them
+(seeds above 80) was planned before that and judged after it, once.
 """
 
 from __future__ import annotations
@@ -188,6 +189,9 @@ from detectron2.structures import BoxMode
 """
 
 
+LOOKED_AT, HELD_OUT, AGAIN = "looked at", "held out", "held out again"
+
+
 @dataclass(frozen=True)
 class Training:
     """One training: its name, what is true of it, and how it is made."""
@@ -203,12 +207,27 @@ class Training:
     bare: bool = False  # annotations without polygons
     one_colour: bool = False  # classes differ in their shape alone
     overrides: tuple[str, ...] = ()
-    held_out: bool = False
+    group: str = LOOKED_AT
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it was recorded with the rules fixed."""
+        return self.group != LOOKED_AT
 
 
 def all_trainings() -> list[Training]:
     """Those that were looked at while rules were made, and those that were not."""
-    return looked_at() + held_out()
+    return looked_at() + held_out() + held_out_again()
+
+
+def warm_up(iterations: int) -> tuple[str, ...]:
+    """Overrides for a warm-up of so many iterations."""
+    return ("SOLVER.WARMUP_ITERS", str(iterations))
+
+
+def batch(images: int) -> tuple[str, ...]:
+    """Overrides for so many images per batch."""
+    return ("SOLVER.IMS_PER_BATCH", str(images))
 
 
 def held_out() -> list[Training]:
@@ -216,13 +235,7 @@ def held_out() -> list[Training]:
 
     def of(seed: int, truth: str, name: str, factor: float = 1.0, **more: Any) -> Training:
         model = name.partition("-")[0]
-        return Training(f"{name}-s{seed}", truth, model, factor, seed, held_out=True, **more)
-
-    def warm_up(iterations: int) -> tuple[str, ...]:
-        return ("SOLVER.WARMUP_ITERS", str(iterations))
-
-    def batch(images: int) -> tuple[str, ...]:
-        return ("SOLVER.IMS_PER_BATCH", str(images))
+        return Training(f"{name}-s{seed}", truth, model, factor, seed, group=HELD_OUT, **more)
 
     weights = ("MODEL.WEIGHTS", "other.pth")
     low, high, box = "rate too low", "rate too high", "box format"
@@ -274,6 +287,71 @@ def held_out() -> list[Training]:
         of(73, "bursty loader", "faster-bursty", fault="bursty"),
         of(74, "host memory leak", "faster-leak", fault="leak"),
         of(75, "host memory leak", "retina-leak", fault="leak"),
+    ]
+
+
+def held_out_again() -> list[Training]:
+    """Planned when the first set was known, before the rules changed for what it had missed."""
+
+    def of(seed: int, truth: str, name: str, factor: float = 1.0, **more: Any) -> Training:
+        model = name.partition("-")[0]
+        return Training(f"{name}-s{seed}", truth, model, factor, seed, group=AGAIN, **more)
+
+    weights = ("MODEL.WEIGHTS", "other.pth")
+    low, high, box = "rate too low", "rate too high", "box format"
+    return [
+        of(81, "healthy", "mask-x1"),
+        of(82, "healthy", "faster-x1", bare=True),
+        of(83, "healthy", "retina-x1"),
+        of(84, "workable rate", "mask-x0.7", 0.7),
+        of(85, "workable rate", "faster-x0.5", 0.5),
+        of(86, "workable rate", "retina-x1.5", 1.5),
+        of(87, "workable rate", "mask-x1.5", 1.5),
+        of(88, "workable rate", "faster-x2", 2.0),
+        of(89, "healthy", "faster-batch6", 1.5, overrides=batch(6)),
+        of(90, "healthy", "retina-batch6", 1.5, overrides=batch(6)),
+        of(91, "healthy", "mask-batch2", 0.5, overrides=batch(2)),
+        of(92, "healthy", "mask-warmup60", overrides=warm_up(60)),
+        of(93, "healthy", "retina-warmup100", overrides=warm_up(100)),
+        of(94, "workable rate", "mask-onecolour", one_colour=True),
+        of(95, "workable rate", "faster-onecolour", one_colour=True),
+        of(96, "workable rate", "retina-onecolour", one_colour=True),
+        of(101, low, "mask-x0.005", 0.005),
+        of(102, low, "faster-x0.002", 0.002),
+        of(103, low, "retina-x0.001", 0.001),
+        of(104, high, "mask-x100", 100.0),
+        of(105, high, "faster-x60", 60.0),
+        of(106, high, "retina-x60", 60.0),
+        of(107, high, "mask-x40-warmup100", 40.0, overrides=warm_up(100)),
+        of(108, "no foreground", "mask-labels", sick="labels"),
+        of(109, "no foreground", "faster-labels", sick="labels"),
+        of(110, "ids from one", "mask-ids", fault="ids from one"),
+        of(111, "ids from one", "retina-ids", fault="ids from one"),
+        of(112, "labels of other images", "mask-moved", data="moved"),
+        of(113, "labels of other images", "faster-moved", data="moved"),
+        of(114, "labels of other images", "retina-moved", data="moved"),
+        of(115, "random classes", "mask-shuffle", fault="shuffle"),
+        of(116, "random classes", "faster-classes", data="classes"),
+        of(117, "random classes", "retina-shuffle", fault="shuffle"),
+        of(118, "random classes", "retina-classes", data="classes"),
+        of(119, "half of the classes random", "mask-halfclasses", data="half the classes"),
+        of(120, "frozen weights", "mask-frozen", fault="frozen"),
+        of(121, "frozen weights", "faster-allfrozen", fault="all frozen"),
+        of(122, "frozen weights", "mask-allfrozen", fault="all frozen"),
+        of(123, "weights not loaded", "faster-unloaded", fault="unloaded", overrides=weights),
+        of(124, "weights not loaded", "retina-unloaded", fault="unloaded", overrides=weights),
+        of(125, box, "mask-centre", data="centre"),
+        of(126, box, "faster-relative", data="relative"),
+        of(127, box, "mask-corners", fault="says corners"),
+        of(128, box, "retina-xyxy", data="xyxy", bare=True),
+        of(129, "boxes not flipped", "mask-unflipped", fault="unflipped"),
+        of(130, "boxes not flipped", "faster-unflipped", fault="unflipped", bare=True),
+        of(131, "boxes not flipped", "retina-unflipped", fault="unflipped", bare=True),
+        of(132, "slow loader", "retina-loader", sick="loader"),
+        of(133, "slow loader", "mask-loader", sick="loader"),
+        of(134, "bursty loader", "mask-bursty", fault="bursty"),
+        of(135, "host memory leak", "mask-leak", fault="leak"),
+        of(136, "host memory leak", "retina-leak", fault="leak"),
     ]
 
 
@@ -411,13 +489,17 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def flagged(path: Path, rules: Sequence[Rule]) -> tuple[dict[str, Any], dict[str, Verdict]]:
-    """(what is true of a packed training, its warned and failed rules)."""
+    """(what is true of a packed training, its warned and failed rules).
+
+    Notes, which are rules of severity info, leave a training healthy in every report.
+    """
     with tempfile.TemporaryDirectory() as folder:
         known = unpack(path, Path(folder))
         (run,) = sources.read(Path(folder))
         found = judge(rules, run)
     bad = (Verdict.WARN, Verdict.FAIL)
-    return known, {f.rule: f.verdict for f in found if f.verdict in bad}
+    told = (f for f in found if f.verdict in bad and f.severity != "info")
+    return known, {f.rule: f.verdict for f in told}
 
 
 def is_right(truth: str, found: Mapping[str, Verdict]) -> bool:
@@ -429,24 +511,24 @@ def is_right(truth: str, found: Mapping[str, Verdict]) -> bool:
 
 def report() -> None:
     """Print what the rules say of every packed training, and how often they are right."""
-    rules, right = load_rules(), Counter[tuple[bool, bool, bool]]()
+    rules, right = load_rules(), Counter[tuple[str, bool, bool]]()
+    groups = {training.name: training.group for training in all_trainings()}
     for path in sorted(PACKED.glob("*.jsonl.gz")):
         known, found = flagged(path, rules)
         good = is_right(known["truth"], found)
-        right[known["held_out"], known["truth"] in WORKABLE, good] += 1
-        said = ", ".join(f"{verdict.name} {rule}" for rule, verdict in sorted(found.items()))
-        kind = "held out" if known["held_out"] else "looked at"
         name = path.name.removesuffix(".jsonl.gz")
-        print(f"{'right' if good else 'WRONG':6}{kind:10}{name:24}{known['truth']:27}{said}")
-    for held in (False, True):
-        for sound in (True, False):
-            hits = right[held, sound, True]
-            count = hits + right[held, sound, False]
-            low, high = wilson(hits, count)
-            print(
-                f"{'held out' if held else 'looked at'}, {'sound' if sound else 'sick'}: "
-                f"{hits} of {count} right ({low:.0%} to {high:.0%})"
-            )
+        group = groups[name]
+        right[group, known["truth"] in WORKABLE, good] += 1
+        said = ", ".join(f"{verdict.name} {rule}" for rule, verdict in sorted(found.items()))
+        print(f"{'right' if good else 'WRONG':6}{group:15}{name:26}{known['truth']:28}{said}")
+    for group, sound in sorted({key[:2] for key in right}):
+        hits = right[group, sound, True]
+        count = hits + right[group, sound, False]
+        low, high = wilson(hits, count)
+        print(
+            f"{group}, {'sound' if sound else 'sick'}: "
+            f"{hits} of {count} right ({low:.0%} to {high:.0%})"
+        )
 
 
 def main() -> None:
