@@ -15,6 +15,7 @@ from d2check.model import Config
 # paths and names from being parsed (and warned about) as Python.
 _LITERAL_START = frozenset("0123456789+-.([{'\"")
 _LITERAL_WORDS = frozenset({"True", "False", "None"})
+_PREFIXED = tuple(prefix + quote for prefix in "rRuU" for quote in "'\"")  # r'C:\data'
 _MAX_LITERAL = 100_000
 
 
@@ -28,7 +29,9 @@ def decode(value: Any) -> Any:
     if not isinstance(value, str) or len(value) > _MAX_LITERAL:
         return value
     text = value.lstrip(" \t")
-    if not (text[:1] in _LITERAL_START or text in _LITERAL_WORDS):
+    if not (
+        text[:1] in _LITERAL_START or text.rstrip() in _LITERAL_WORDS or text.startswith(_PREFIXED)
+    ):
         return value
     try:
         literal = ast.literal_eval(value)

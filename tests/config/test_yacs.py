@@ -1,7 +1,7 @@
 """Literals, overrides and defaults as yacs has them."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2check.config import keys, yacs
@@ -17,6 +17,7 @@ SOURCE = Config("yacs", {"SOLVER.BASE_LR": 0.02, "MODEL.MASK_ON": True}, complet
         ("(1, 2)", [1, 2]), ("1e-3", 0.001), ("'1'", "1"), ("True", True), ("None", None),
         ("abc", "abc"), ("a/b", "a/b"), ("", ""), ("-", "-"), ("...", "..."), ("1 2", "1 2"),
         ("(('a',), {'x': (1,)})", [["a"], {"x": [1]}]), ("010", "010"), (" 5", 5),
+        ("True ", True), ("r'C:\\new'", "C:\\new"), ("u'a'", "a"), ("run", "run"),
         ("(" * 500 + ")" * 500, "(" * 500 + ")" * 500), ("1+2j", "1+2j"), (3, 3), ("b'x'", "b'x'"),
     ],
 )  # fmt: skip
@@ -26,6 +27,8 @@ def test_text_is_decoded_like_a_python_literal(text, value):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("01.eE+-()[]{},'\" abTrueNonFalse_:", max_size=20))
+@example("r''")
+@example("None ")
 def test_decoding_agrees_with_yacs(text):
     """Where a config can hold what yacs makes of it, give or take tuples."""
     node = pytest.importorskip("yacs.config").CfgNode
