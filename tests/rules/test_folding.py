@@ -7,6 +7,7 @@ import pytest
 from d2check.model import Finding, Run, Verdict
 from d2check.rules.expressions import compile_expression
 from d2check.rules.folding import arrange, fold, root_causes
+from d2check.rules.load import load_rules, shipped_rules
 from d2check.rules.model import Explanation
 
 
@@ -129,3 +130,23 @@ def test_causes_first_then_by_verdict_and_severity(judged):
         "b/skip",
         "a/pass",
     ]
+
+
+IDS_FROM_ONE = {"labels/class-out-of-range": F, "labels/no-foreground": F, "loss/head-zero": F}
+
+
+def of_shipped_rules(verdicts):
+    """Root causes of the shipped rules, of these verdicts."""
+    rules = [rule for rule in load_rules([shipped_rules()]) if rule.id in verdicts]
+    findings = [Finding(r.id, r.title, verdicts[r.id], r.severity, "stable", "") for r in rules]
+    return root_causes(fold(rules, findings, Run("test")))
+
+
+def test_ids_beyond_the_last_class_are_why_no_object_is_foreground():
+    assert of_shipped_rules(IDS_FROM_ONE) == ("labels/class-out-of-range",)
+
+
+@pytest.mark.parametrize("ids", [P, S])
+def test_no_foreground_is_a_root_where_no_id_is_seen_out_of_range(ids):
+    verdicts = {**IDS_FROM_ONE, "labels/class-out-of-range": ids}
+    assert of_shipped_rules(verdicts) == ("labels/no-foreground",)
