@@ -21,6 +21,7 @@ from d2check.model import (
     Unreadable,
     Verdict,
 )
+from d2check.probe.wire import ENDING
 from d2check.rules.model import Rule
 
 if TYPE_CHECKING:
@@ -202,8 +203,10 @@ def exit_code(
 ) -> int:
     """pytest's: 0 all passed, 1 a rule failed, 2 interrupted, 4 usage, 5 nothing judged.
 
-    One unreadable path among others is 1. A gate in which every rule was skipped is never green.
+    One unreadable path among others is 1. A gate in which every rule was skipped is never green,
+    nor is a check of ours in which no iteration was seen: its config alone proves nothing.
     """
+    runs = tuple(runs)
     findings = [finding for judged in runs for finding in judged.findings]
     if interrupted:
         return 2
@@ -211,7 +214,13 @@ def exit_code(
         return 4
     if unreadable or any(finding.gates(strict) for finding in findings):
         return 1
-    return 0 if any(_says_something(finding) for finding in findings) else 5
+    trained = [finding for judged in runs if _has_trained(judged) for finding in judged.findings]
+    return 0 if any(_says_something(finding) for finding in trained) else 5
+
+
+def _has_trained(judged: RunReport) -> bool:
+    """False only for a run folder, the one that tells its end in ending.json, without iterations."""
+    return judged.run.rows > 0 or judged.run.ending.read_from != ENDING
 
 
 def _says_something(finding: Finding) -> bool:

@@ -53,6 +53,16 @@ def test_exit_codes_are_those_of_pytest(judged, unreadable, code):
     assert exit_code(judged, unreadable) == code
 
 
+@pytest.mark.parametrize(("verdict", "code"), [("PASS", 5), ("WARN", 5), ("FAIL", 1)])
+def test_a_check_that_saw_no_iteration_is_not_green_for_its_config(verdict, code):
+    untrained = Run("run", ending=Ending(EndingKind.UNKNOWN, read_from="ending.json"))
+    assert exit_code((RunReport(untrained, (finding(verdict),)),), ()) == code
+
+
+def test_what_an_output_folder_without_rows_tells_still_counts():
+    assert exit_code((RunReport(Run("out"), (finding("PASS"),)),), ()) == 0
+
+
 @pytest.mark.parametrize("seen", ["WARN", "FAIL", "ERROR"])
 def test_strict_lets_warnings_and_trial_rules_fail(seen):
     assert exit_code(runs(finding(seen, status="trial")), (), strict=True) == 1

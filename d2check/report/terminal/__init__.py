@@ -60,6 +60,8 @@ def closing_line(report: Report) -> tuple[str, str]:
         text += " (trial rules never fail a check)"
     if report.exit_code == 2:
         return f"interrupted: {text}", "bad"
+    if report.exit_code == 5 and report.summary.passed + report.summary.warned:
+        return f"no iteration was seen, which proves nothing: {text}", "warn"
     if report.exit_code == 5:
         return f"nothing could be judged: {text}", "warn"
     if report.exit_code:

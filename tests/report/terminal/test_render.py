@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import report_samples
@@ -151,6 +152,12 @@ def test_an_interrupted_and_an_unjudged_report_say_so():
     assert closing_line(interrupted)[0] == "interrupted: nothing judged in 41.2s"
     unjudged = report_samples.report(exit_code=5)
     assert closing_line(unjudged)[0].startswith("nothing could be judged")
+
+
+def test_what_passed_without_an_iteration_is_said_to_prove_nothing():
+    untrained = replace(report_samples.healthy(), exit_code=5)
+    line = "no iteration was seen, which proves nothing: 3 passed, 3 skipped in 41.2s"
+    assert closing_line(untrained) == (line, "warn")
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.integers(20, 120), st.booleans())
