@@ -23,6 +23,7 @@ from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, trained_level
 from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
+MOST_CLASSES = math.log(1204)  # chance over LVIS's 1,203 classes, where nobody told how many
 FALL_SCALE = 30.0
 WIDE_RANGE = 0.5  # in ln: a head whose eighths range this wide does not stand still
 HALF_HANDICAP = 0.05  # in ln: by so much nearer to chance a half must be to stand for the whole
@@ -300,9 +301,13 @@ def first_level(
     """How many times its chance level the highest classification loss of an R-CNN starts at.
 
     value: median of the first rows / chance (1.0 = a fresh predictor, below = trained weights,
-    far above = wrong or exploding features). extras: head, chance, level, total, later (median of
-    its last tenth / chance, where there are rows beyond the first ones). Only the rows of the
-    first near_start iterations count as first.
+    far above = wrong or exploding features). extras: head, chance, level, total (of the same
+    rows), later (median of its last tenth / chance, where there are rows beyond the first ones).
+    Only the rows of the first near_start iterations count as first.
+
+    Undecided where the proposals' loss alone is above chance and does not stay there: features
+    that explode raise every head, but proposals that were trained on other images are sure of
+    themselves and wrong at first, which costs more than a coin.
     """
     if not len(total) or int(total.iterations[0]) > near_start:
         return Measurement(None, undecided="the first iterations were not recorded")
@@ -320,13 +325,35 @@ def first_level(
         return Measurement(None, undecided="no loss with a known chance level")
     head = max(levels, key=lambda name: levels[name] / chances[name])
     series = losses[head]
-    later = series.values[-max(3, len(series) // 10) :] if len(series) > 2 * first_rows else None
+    rows = series.values[-max(3, len(series) // 10) :] if len(series) > 2 * first_rows else None
+    later = None if rows is None else float(np.median(rows)) / chances[head]
     extras: dict[str, Scalar] = {
         "head": head,
         "chance": chances[head],
         "level": levels[head],
-        "total": float(np.median(total.values[:first_rows])),
-        "later": None if later is None else float(np.median(later)) / chances[head],
+        "total": float(np.median(total.between(0, near_start).values[:first_rows])),
+        "later": later,
     }
     span = (int(total.iterations[0]), near_start)
-    return Measurement(levels[head] / chances[head], "ratio", span, extras)
+    undecided = None
+    others = {**dict.fromkeys(losses.keys() & {"loss_cls"}, MOST_CLASSES), **chances}
+    if head == "loss_rpn_cls" and levels[head] > 1.5 * chances[head] and (later or 0.0) <= 1.0:
+        undecided = _proposals_alone(losses, others, levels[head], near_start)
+    return Measurement(levels[head] / chances[head], "ratio", span, extras, undecided)
+
+
+def _proposals_alone(
+    losses: Mapping[str, Series], chances: Mapping[str, float], level: float, near_start: int
+) -> str | None:
+    """Why proposals that start above chance tell nothing: no other head of known chance does."""
+    others = [name for name in chances if name != "loss_rpn_cls"]
+    for name in others:
+        first = losses[name].between(0, near_start).values
+        if not len(first) or float(np.median(first)) > 1.5 * chances[name]:
+            return None
+    if not others:
+        return None
+    return (
+        f"loss_rpn_cls alone starts above chance, at {level:.2g}: proposals that were trained on "
+        "other images do, too, and come down by themselves"
+    )

@@ -149,6 +149,30 @@ def test_exploding_features_start_far_above_chance_and_stay():
     assert found.extras["later"] > 10
 
 
+def test_the_total_of_a_wild_start_is_that_of_the_same_rows():
+    values = [145.0, 9.6, *[0.3] * 40]
+    heads = {
+        "loss_cls": series(values, "loss_cls", every=20, start=19, statistic="median"),
+        "loss_rpn_cls": series([0.2] * 42, "loss_rpn_cls", every=20, start=19, statistic="median"),
+    }
+    total = series([156.0, 11.0, *[0.7] * 40], every=20, start=19, statistic="median")
+    assert first_level(heads, total, classes=101).extras["total"] == 156.0
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize(("loss_cls", "told"), [(1.5, True), (15.0, False)])
+def test_proposals_alone_above_chance_are_those_of_a_trained_model(classes, loss_cls, told):
+    fall = np.linspace(1, 0.1, 100)
+    total, heads = mask_rcnn(
+        100,
+        0.05,
+        loss_cls=np.full(100, loss_cls),
+        loss_rpn_cls=np.concatenate((np.full(20, 4.0), 0.6 * fall[20:])),
+    )
+    found = first_level(heads, total, classes=classes)
+    assert ("trained on other images" in (found.undecided or "")) is told
+
+
 def test_a_later_start_tells_nothing_of_the_first_losses():
     total, heads = mask_rcnn(50)
     late = series(total.values, start=4000)
