@@ -121,7 +121,7 @@ def late_fall(
     expected a plateau is plainer. extras: falling_z (standard errors by which the curve that
     falls most surely does: total, pool or a head), z (the same of the pool; negative = rising),
     late, early (falls of the halves; late is None where the pool has risen), expected, since
-    (iteration).
+    (iteration), unsure (in words, what these halves can be other than a plateau).
 
     Only the stretch up to the first drop of the rate counts: a tail after a decay is a finished
     schedule. Undecided where a flat half is healthy: a start at a trained level (unless the loss
@@ -160,9 +160,29 @@ def late_fall(
         "effective": float(curve.effective[-1]),
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
-    upper = late + se_margin * late_se - discount * expected
+    upper = -math.expm1(discount * expected - late - se_margin * late_se)
+    rise = math.expm1(-late) if late < -se_margin * late_se else None
+    extras["unsure"] = _why_no_plateau(span[0], upper, early, rise)
     why = _why_flat_is_healthy(curve, x, classes, early)
-    return Measurement(-math.expm1(-upper), "share", span, extras, why)
+    return Measurement(upper, "share", span, extras, why)
+
+
+def _why_no_plateau(since: int, upper: float, early: float, rise: float | None) -> str:
+    """What keeps halves that do not plainly fall from being a plateau, in words."""
+    if rise is not None:
+        return (
+            f"since iteration {since} the losses have risen together, by about {rise:.0%}, "
+            "which is no plateau"
+        )
+    fell = early >= 0.005
+    if upper >= 0.005:
+        before = f"fell by {early:.0%}" if fell else "did not fall"
+        return (
+            f"a fall of up to {upper:.0%} since iteration {since} would be hidden by the noise; "
+            f"before, total_loss {before}"
+        )
+    before = f"had fallen by {early:.0%} only" if fell else "had not fallen either"
+    return f"the losses are level since iteration {since}, but before, total_loss {before}"
 
 
 def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:

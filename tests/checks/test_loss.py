@@ -129,6 +129,14 @@ def test_only_the_stretch_before_the_first_decay_counts():
     assert found.span[1] < 200
 
 
+@pytest.mark.parametrize(("end", "words"), [(9.0, "have risen together"), (1.0, "fall of up to")])
+def test_what_is_no_plateau_is_told_without_negative_falls(end, words):
+    course = np.concatenate((np.linspace(2.0, 1.1, 100), np.linspace(1.1, end, 100)))
+    unsure = late_fall(series(noisy(course, 0.3, 1))).extras["unsure"]
+    assert words in unsure
+    assert "-" not in unsure
+
+
 def test_returning_foreground_is_no_plateau():
     depth = np.exp(-np.arange(300) / 60) * (1 - np.exp(-np.arange(300) / 10))
     found = late_fall(*mask_rcnn(
