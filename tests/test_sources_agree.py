@@ -69,6 +69,20 @@ def test_rows_log_and_folder_of_one_training_agree(tmp_path, cls, seed):
     assert contradictions(told) == []
 
 
+def test_lines_torn_out_of_a_log_prove_no_more_than_the_same_rows(tmp_path):
+    run = curves.make("healthy", curves.LEVELS[0], "long", 700)
+    folder = written.write(run, tmp_path / "out")
+    torn = tmp_path / "piece.log"
+    lines = written.write_log(run, tmp_path / "log.txt").read_text().splitlines()
+    torn.write_text("\n".join([line for line in lines if "total_loss:" in line][:40]))
+    rows = tmp_path / "metrics.json"
+    rows.write_bytes(b"".join((folder / "metrics.json").read_bytes().splitlines(True)[:40]))
+    for path in (torn, rows):
+        (told,) = verdicts(path)
+        assert told["loss/non-finite"].verdict is Verdict.SKIP
+        assert "is a number" in told["loss/non-finite"].reason
+
+
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
 def test_the_rows_of_a_real_training_agree_with_its_folder(folder):
     told = [verdicts(path) for path in (folder / "metrics.json", folder)]

@@ -25,9 +25,10 @@ FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + 
 LATE_SCALE = 20.0
 TRAINED_FALL = 0.3  # what had been trained before does not fall by so much; a few classes start low
 _NAN_UNSEEN = (
-    "rows never hold the NaN that ends a training, these end early or with an unknown goal, and no "
-    "log tells why"
+    "every loss up to iteration {until} is a number, but a NaN ends a training unwritten, and "
+    "nothing here tells how this one ended"
 )
+_OPEN_ENDS = (EndingKind.RUNNING, EndingKind.TRUNCATED, EndingKind.UNKNOWN)
 
 
 def loss_fall(
@@ -220,11 +221,13 @@ def non_finite(
 
     processes of the configured_for that the rate is made for: where fewer trained, on their share
     of the batch, only a NaN that ended them tells something. end_unexplained: the rows end early
-    or nobody knows where they should, and no log tells why. Then finite losses prove nothing:
-    Detectron2 raises before it stores a loss that is not (engine/train_loop.py, write_metrics).
+    or nobody knows where they should, and no log tells why. Then finite losses prove nothing of the
+    end, whether metrics.json has them or a piece of a log: Detectron2 raises before it stores or
+    prints a loss that is not finite (engine/train_loop.py, write_metrics).
 
     value: count. extras: at (first iteration), series (name of the first), rate_share (rate
     there / peak rate: near zero means data or weights, a large share means the rate),
+    until (last iteration, where the rows stop before the training is known to have ended),
     finite_rows (rows before it), share (of the batch that the rate is made for; 1.0 = all of it),
     share_lr (the rate for that share, None where base_lr is not known).
     """
@@ -250,10 +253,19 @@ def non_finite(
         why = "only a share of the batch was trained, and no NaN ended it"
         return Measurement(None, undecided="no losses are recorded" if share == 1 else why)
     runs_on = ending is not None and ending.kind is EndingKind.RUNNING
+    until = max(
+        (
+            int(s.iterations[-1])
+            for s in (total, *(losses or {}).values())
+            if s is not None and len(s)
+        ),
+        default=None,
+    )
     if not count and end_unexplained and not runs_on:
-        return Measurement(None, undecided=_NAN_UNSEEN)
+        return Measurement(None, undecided=_NAN_UNSEEN.format(until=until))
     extras: dict[str, Scalar] = {
         "at": first,
+        "until": until if ending is not None and ending.kind in _OPEN_ENDS else None,
         "series": name,
         "share": share,
         "share_lr": None if base_lr is None else base_lr * share,

@@ -76,7 +76,8 @@ def fused(
             starts=starts,
         )
         ending, told_by_rows = _ending(one, run, pairs)
-        if told_by_rows and ending.kind in _UNEXPLAINED:
+        unexplained = _UNEXPLAINED if one.metrics is not None else _SAYS_NOTHING
+        if told_by_rows and ending.kind in unexplained:
             run = replace(run, facts={**run.facts, "end_unexplained": True})
         runs.append(_with_rate_before(replace(run, ending=ending), runs))
     if runs and other_ranks:
@@ -268,10 +269,11 @@ def _planned_since(run: Run, begin: int) -> Run:
 
 
 def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> tuple[Ending, bool]:
-    """The log's word where it says how; else what the rows tell, and True."""
+    """The log's word where it says how; else what rows alone tell, and True."""
     planned = run.planned_iterations
     if one.metrics is None:
-        return one.links[0].log.ending(planned), False
+        log = one.links[0].log
+        return log.ending(planned), log.torn_out
     by_rows = one.metrics.ending(planned)
     for link in reversed(one.links):
         if _goes_on_elsewhere(one, link.log, pairs):

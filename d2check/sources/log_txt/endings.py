@@ -41,6 +41,11 @@ class LastSeen:
     iteration_s: float
 
     @property
+    def torn_out(self) -> bool:
+        """Whether neither the start nor the end is there: rows that were copied out of a log."""
+        return not self.from_start and self.total_line is None
+
+    @property
     def nearly_done(self) -> bool:
         """Whether the last printed eta left no more than the rows between two prints."""
         if math.isnan(self.eta_s):

@@ -68,6 +68,11 @@ class LogSegment:
         """How it ended, when this many iterations were planned (None: as the log itself tells)."""
         return self.last_seen.ending(planned_iterations or self.planned_iterations)
 
+    @property
+    def torn_out(self) -> bool:
+        """Whether neither its start nor its end is there: rows copied out of a log."""
+        return self.last_seen.torn_out
+
 
 def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
     """The trainings among the starts, in file order.
