@@ -170,11 +170,12 @@ def test_a_capture_under_another_name_is_used_where_there_is_no_log(tmp_path):
     assert only(folder).facts["world_size"] == 4
 
 
-def test_a_log_that_goes_on_beyond_the_metrics_is_told(tmp_path):
+def test_a_log_that_goes_on_beyond_the_metrics_is_followed_and_told(tmp_path):
     run = only(folder_of(tmp_path, metrics=metrics_rows(199), log_txt=log_lines(399)))
-    (event,) = [event for event in run.events if event.kind == "contradiction"]
-    assert "399" in event.message
-    assert "199" in event.message
+    (event,) = [event for event in run.events if event.kind == "filled"]
+    assert "iterations 219 to 399" in event.message
+    assert run.series["total_loss"].iterations.tolist() == list(range(19, 400, 20))
+    assert run.ending.iteration == 399
 
 
 def test_a_config_of_the_only_start_belongs_to_the_rows_whatever_their_rate(tmp_path):

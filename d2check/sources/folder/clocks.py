@@ -10,35 +10,37 @@ import numpy as np
 
 from d2check.model import Series
 from d2check.sources._every import every_of
+from d2check.sources.folder.agreeing import same_numbers
+from d2check.sources.folder.refill import Told, refilled
 from d2check.sources.metrics_json import MetricsSegment, period_of, segment_of_series
 
 if TYPE_CHECKING:
     from d2check.sources.tfevents import EventsSegment
 
-# Event files hold float32.
-_RELATIVE = 1e-5
 _SAME_SHARE = 0.8
 
 
 def with_clocks(
     metrics: Sequence[MetricsSegment], events: Sequence[EventsSegment]
 ) -> tuple[MetricsSegment, ...]:
-    """The trainings with `wall_s` where an event file shows the same losses.
+    """The trainings with `wall_s` where an event file shows the same losses, and its lost rows.
 
     wall_s: seconds since the first row was written; the time between two processes of one
     training is left out. A training that only an event file shows is put where its clock says.
     """
     owned: list[list[EventsSegment]] = [[] for _ in metrics]
+    shared: set[int] = set()  # event files that hold rows of several trainings
     alone: list[EventsSegment] = []
     for one in events:
         rows = [_common_rows(row.series, one.series) for row in metrics]
         free = [n for n, count in enumerate(rows) if count and not _taken(owned[n], one)]
         if free:
             owned[max(free, key=lambda n: (rows[n], -n))].append(one)
+            shared |= {id(one)} if sum(map(bool, rows)) > 1 else set()
         elif one.rows and not any(rows) and not any(_is_copy(one, other) for other in alone):
             alone.append(one)
     found = [
-        (_begin(mine), _clocked(segment, mine))
+        (_begin(mine), _clocked(_refilled(segment, mine, shared), mine))
         for segment, mine in zip(metrics, owned, strict=True)
     ]
     for one in alone:
@@ -56,7 +58,7 @@ def _common_rows(one: Mapping[str, Series], other: Mapping[str, Series]) -> int:
     _, here, there = np.intersect1d(
         mine.iterations, theirs.iterations, assume_unique=True, return_indices=True
     )
-    same = np.isclose(theirs.values[there], mine.values[here], rtol=_RELATIVE, equal_nan=True)
+    same = same_numbers(mine.values[here], theirs.values[there], printed=False)
     return len(here) if len(here) and same.mean() >= _SAME_SHARE else 0
 
 
@@ -74,6 +76,16 @@ def _is_copy(one: EventsSegment, other: EventsSegment) -> bool:
 
 def _begin(owned: Sequence[EventsSegment]) -> float | None:
     return min((float(one.clock.values[0]) for one in owned), default=None)
+
+
+def _refilled(
+    segment: MetricsSegment, owned: Sequence[EventsSegment], shared: set[int]
+) -> MetricsSegment:
+    for one in owned:
+        alone = id(one) not in shared
+        told = Told(one.series, one.period, one.read_from, False, before=alone, after=alone)
+        segment = refilled(segment, told)
+    return segment
 
 
 def _rows_of(one: EventsSegment) -> MetricsSegment:

@@ -113,7 +113,7 @@ def _is_log(path: Path) -> bool:
 def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:
     paths = files.event_files(folder, names)
     size = sum(path.stat().st_size for path in paths)
-    if found.metrics is not None and found.logs and size > _SMALL_BYTES:
+    if found.metrics is not None and found.logs and size > _SMALL_BYTES and not _has_gaps(found):
         text = (
             f"{len(paths)} TensorBoard event file{'s' if len(paths) > 1 else ''} of "
             f"{size / 2**20:,.0f} MiB not read: metrics.json and a log tell the same and a clock"
@@ -129,6 +129,12 @@ def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:
         if events is not None:
             found.events += events.segments
             found.sources.append(path)
+
+
+def _has_gaps(found: Contents) -> bool:
+    """Whether rows were lost that an event file may hold."""
+    segments = found.metrics.segments if found.metrics else ()
+    return any(one.lost or any(e.kind == "rows-missing" for e in one.events) for one in segments)
 
 
 def _shows_the_same(one: Series, other: Series) -> bool:

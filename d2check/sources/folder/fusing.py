@@ -12,7 +12,8 @@ from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
-from d2check.sources.folder.pairing import Link, Pair, shifted
+from d2check.sources.folder.pairing import Link, Pair, moved
+from d2check.sources.folder.refill import Told, refilled
 from d2check.sources.folder.stretches import joined
 from d2check.sources.metrics_json import MetricsSegment
 
@@ -51,6 +52,7 @@ def fused(
     config: that of the folder, or None and `no_config` says why. other_ranks: the trainings in the
     logs of ranks above 0, which know of their own crashes only.
     """
+    pairs = tuple(_refilled(one, pairs) for one in pairs)
     told: list[tuple[Pair, tuple[Event, ...]]] = []
     waiting: list[Event] = []
     for number, one in enumerate(pairs):
@@ -172,6 +174,27 @@ def _of_log(log: LogSegment, source: str) -> Run:
     )
 
 
+def _refilled(one: Pair, pairs: Sequence[Pair]) -> Pair:
+    """The training with rows that the metrics lost and its logs have."""
+    metrics = one.metrics
+    if metrics is None:
+        return one
+    earlier = [link.log for other in pairs[: pairs.index(one)] for link in other.links]
+    for link in one.links:
+        log = link.log
+        series = {name: moved(series, link.shift) for name, series in log.series.items()}
+        told = Told(
+            series,
+            log.period,
+            log.read_from,
+            printed=True,
+            before=not any(log is other for other in earlier),
+            after=not _goes_on_elsewhere(one, log, pairs),
+        )
+        metrics = refilled(metrics, told)
+    return replace(one, metrics=metrics)
+
+
 def _added(metrics: MetricsSegment, log: LogSegment, shift: int) -> dict[str, Series]:
     """The log's series that the metrics lack, within the training's iterations."""
     have = metrics.series
@@ -182,7 +205,7 @@ def _added(metrics: MetricsSegment, log: LogSegment, shift: int) -> dict[str, Se
         known_as = _MEANS.get(name, name) if name in have else name
         if name in _NOT_TAKEN or known_as in have:
             continue
-        part = shifted(series, shift, first, last)
+        part = moved(series, shift).between(first, last)
         if len(part):
             added[known_as] = replace(part, name=known_as)
     return added

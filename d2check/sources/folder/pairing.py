@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from d2check.model import Series
+from d2check.sources.folder.agreeing import same_numbers
 from d2check.sources.metrics_json import MetricsSegment
 
 if TYPE_CHECKING:
     from d2check.sources.log_txt import LogSegment
 
-# The console prints four digits, three decimals before v0.3, and three digits in some forks.
-_ABSOLUTE = 5.1e-4
-_DIGITS = (3, 4)
 _SAME_SHARE = 0.8
 _MAY_OVERLAP = 0.2  # a resume repeats some iterations, another training repeats nearly all
 # Some loops print the number of iterations done, one more than the iteration.
@@ -102,21 +99,11 @@ def _agreement(metrics: MetricsSegment, log: LogSegment, shift: int) -> tuple[in
     if not len(here):
         return 0, 0.0
     wanted, printed = one.values[here], other.values[there]
-    away = np.abs(printed - wanted)
-    same = away <= np.maximum(_ABSOLUTE, _rounding(printed))
+    same = same_numbers(wanted, printed, printed=True)
     if same.mean() < _SAME_SHARE:
         return 0, 0.0
-    return len(here), float(away[same].mean())
-
-
-def _rounding(printed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Half a unit of the last digit of each number, and a tenth more."""
-    finite = printed[np.isfinite(printed)].tolist()
-    digits = max((len(f"{abs(v):.6e}".split("e")[0].rstrip("0")) - 1 for v in finite), default=4)
-    digits = min(max(digits, _DIGITS[0]), _DIGITS[1])
-    size = np.floor(np.log10(np.maximum(np.abs(printed), 1e-30)))
-    half: NDArray[np.float64] = 0.55 * 10.0 ** (size + 1 - digits)
-    return half
+    away = np.abs(printed - wanted)[same & np.isfinite(printed)]
+    return len(here), float(away.mean()) if len(away) else 0.0
 
 
 def _overlap(one: Mapping[str, Series], other: Mapping[str, Series]) -> bool:
@@ -183,15 +170,6 @@ def _no_losses(log: LogSegment) -> bool:
     return log.last_training is None
 
 
-def shifted(series: Series, shift: int, first: int, last: int) -> Series:
-    """A log's series in the counting of the metrics, within their iterations."""
-    if shift:
-        series = Series(
-            series.name,
-            series.iterations - shift,
-            series.values,
-            series.every,
-            series.window,
-            series.statistic,
-        )
-    return series.between(first, last)
+def moved(series: Series, shift: int) -> Series:
+    """A log's series in the counting of the metrics."""
+    return replace(series, iterations=series.iterations - shift) if shift else series

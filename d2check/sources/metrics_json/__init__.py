@@ -27,13 +27,16 @@ from d2check.sources.metrics_json.traces import (
 __all__ = [
     "MetricsFile",
     "MetricsSegment",
+    "broken_iteration",
     "from_table",
     "period_of",
     "read_metrics_json",
     "read_metrics_stream",
     "segment_of_series",
+    "starts_of",
 ]
 
+_NO_END = 2**62
 _EXPECTED = "rows of metrics.json, one JSON object with an iteration on each line"
 
 
@@ -44,7 +47,7 @@ class MetricsSegment:
     series: every key by its name. rows: those of starts that failed after it included.
     planned_iterations: told by eta_seconds, None if it cannot be.
     last_training: iteration of its last row with losses. malformed_lines: those that follow its
-    rows.
+    rows. lost: between which iterations of rows with losses they stand, these excluded.
     """
 
     series: Mapping[str, Series]
@@ -57,6 +60,7 @@ class MetricsSegment:
     events: tuple[Event, ...]
     malformed_lines: int
     read_from: str
+    lost: tuple[tuple[int, int], ...] = ()
 
     def ending(self, planned_iterations: int | None) -> Ending:
         """How it ended, when this many iterations were planned (None: nobody knows)."""
@@ -120,12 +124,18 @@ def from_table(table: Table, read_from: str) -> MetricsFile:
     """The trainings among rows that have been read already."""
     segments = split(table)
     # A lost line, and what a failed start left, count for the segment before them, or the first.
-    lost = _counts(segments, table.lost_before - 1)
-    strays = np.flatnonzero(segments.labels < 0)
-    failed = _counts(segments, strays)
+    lost = _owners(segments, table.lost_before - 1)
+    strays = _owners(segments, np.flatnonzero(segments.labels < 0))
     return MetricsFile(
         tuple(
-            _segment(table, segments, label, lost[label], failed[label], read_from)
+            _segment(
+                table,
+                segments,
+                label,
+                table.lost_before[lost == label],
+                int((strays == label).sum()),
+                read_from,
+            )
             for label in range(len(segments))
         ),
         table.malformed,
@@ -133,19 +143,28 @@ def from_table(table: Table, read_from: str) -> MetricsFile:
     )
 
 
-def _counts(segments: Segments, rows: NDArray[np.int64]) -> list[int]:
-    """How many of these rows each segment has, rows of no segment counted for the one before."""
+def _owners(segments: Segments, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[n]: the segment of each of these rows; that of the row before where it has none."""
+    if not len(rows):
+        return rows
     placed = np.flatnonzero(segments.labels >= 0)
     before = placed[np.clip(np.searchsorted(placed, rows, side="right") - 1, 0, None)]
-    counts: list[int] = np.bincount(segments.labels[before], minlength=len(segments)).tolist()
-    return counts
+    owners: NDArray[np.int64] = segments.labels[before]
+    return owners
 
 
 def _segment(
-    table: Table, segments: Segments, label: int, lost: int, strays: int, read_from: str
+    table: Table,
+    segments: Segments,
+    label: int,
+    lost_before: NDArray[np.int64],
+    strays: int,
+    read_from: str,
 ) -> MetricsSegment:
     mine = segments.labels == label
-    training = table.iteration[mine & segments.training]
+    where = np.flatnonzero(mine & segments.training)
+    training = table.iteration[where]
+    lost = len(lost_before)
     series = _series(table, segments, mine, max(len(training), 1))
     iterations = table.iteration[mine]
     lr = series.get("lr")
@@ -167,7 +186,17 @@ def _segment(
         last_row=int(iterations.max()) if len(iterations) else None,
         events=events,
         malformed_lines=lost,
+        lost=_around(training, np.searchsorted(where, lost_before)),
     )
+
+
+def _around(training: NDArray[np.int64], lost: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """The iterations of the training rows before and after each lost line.
+
+    lost: int64[n], how many training rows stand before each.
+    """
+    edges = [-1, *training.tolist(), _NO_END]
+    return tuple((edges[at], edges[at + 1]) for at in sorted(set(lost.tolist())))
 
 
 def segment_of_series(
