@@ -109,7 +109,8 @@ def follow(
     ends without anything to judge, and at once for a path that does not exist.
     """
     if not path.exists():
-        sources.read(path)
+        to_watch = "an output folder to watch, which may still be empty, or a file of one"
+        raise InputError(str(path), "no such file or folder", to_watch, "Check the path")
     files = _Files(path, pace, on_wait)
     told, runs, due = Told(), 0, 0
     while True:

@@ -88,9 +88,10 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def _singular(unit: str) -> str:
-    """`epochs` of one is `epoch`; `samples per image` keep their measure."""
+    """`epochs` of one is `epoch`, `classes` a `class`; `samples per image` keep their measure."""
     noun, space, rest = unit.partition(" ")
     plain = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") and len(noun) > 2 else noun
+    plain = plain[:-1] if plain.endswith("sse") else plain
     return f"{plain}{space}{rest}"
 
 

@@ -100,6 +100,7 @@ def test_numbers_are_worded_for_people():
     assert quantity(1.0, "ratio") == "1.00x"
     assert quantity(9.93145e14, "ratio") == "9.93e+14x"
     assert quantity(1.0, "epochs") == "1 epoch"
+    assert quantity(1.0, "classes") == "1 class"
     assert quantity(0.5, "s") == "0.5 s"
     assert quantity(1.0, "yes/no") == ""
     assert quantity(math.inf, "images") == ""
