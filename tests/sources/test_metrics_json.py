@@ -287,6 +287,19 @@ def test_the_first_row_after_a_resume_gives_the_planned_length_away(tmp_path):
     assert [one.planned_iterations for one in file.segments] == [None, 90_000]
 
 
+def test_a_resume_that_trains_longer_gives_its_own_length_away(tmp_path):
+    """As in a public output: the counter goes on from 500, and only eta tells the new length."""
+    rows = [step(i, time=0.3, eta_seconds=0.31 * (500 - i)) for i in range(39, 499, 20)]
+    first, last = (step(i, time=0.3, eta_seconds=0.3 * (500 - i - 1)) for i in (19, 498))
+    again = step(519, time=0.4, eta_seconds=0.4 * (1000 - 519 - 1))
+    more = step(539, time=0.4, eta_seconds=0.41 * 460)
+    segment = only(read(tmp_path, first, *rows, last, again, more))
+    assert segment.planned_iterations == 1000
+    assert segment.ending(1000).kind is EndingKind.TRUNCATED
+    untold = only(read(tmp_path, first, *rows, last, more))
+    assert untold.planned_iterations is None, "500 is disproved by the rows themselves"
+
+
 def test_before_version_0_3_the_printed_remainder_was_one_longer(tmp_path):
     row = step(19, time=0.3, eta_seconds=0.3 * (90_000 - 19))
     assert only(read(tmp_path, row)).planned_iterations == 90_000

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.model import Ending, EndingKind, Event, Series
-from d2check.sources.metrics_json.meaning import WINDOW
 
 # What an iteration puts before its losses are known (engine/train_loop.py, write_metrics) or what
 # the console printer adds when the writers are flushed after an exception.
 _OF_AN_ITERATION = ("data_time", "rank_data_time", "eta_seconds")
-_RELATIVE_ROUNDING = 1e-9
+_RELATIVE_ROUNDING = 2e-8  # of a ratio of numbers that an event file holds, float32
+# Of one of float64: among thousands of rows of any ratio hardly one is a whole number so nearly.
+_EXACT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,34 @@ class BrokenIteration:
 
 
 def planned_from_eta(series: Mapping[str, Series]) -> int | None:
-    """SOLVER.MAX_ITER as the first row of a process gives it away, or its last; None if neither.
+    """SOLVER.MAX_ITER as the first row of the last process gives it away, or the last row; or None.
 
     eta_seconds is the median of up to 1,000 iteration times x the iterations left, `time` the
     median of up to 20. While a process has timed no more than 20 iterations the two medians are
     the same number, so that their ratio is a whole number, exactly. At the last iteration
     eta_seconds is zero. Before v0.3 one iteration more was counted; a length that ends in 1 is
-    taken for such a file.
+    taken for such a file. A resume may go on to another length, so the last such row counts; where
+    rows lie beyond its length, a later process has said nothing of its own.
     """
     eta, time = series.get("eta_seconds"), series.get("time")
     if eta is None or not len(eta):
         return None
+    last = int(eta.iterations[-1])
     if eta.values[-1] == 0.0:
-        return int(eta.iterations[-1]) + 1
+        return last + 1
     if time is None or not len(time):
         return None
-    at = int(time.iterations[0])
-    here = np.flatnonzero(eta.iterations == at)
-    if not len(here) or not time.values[0] > 0:
+    common, in_eta, in_time = np.intersect1d(eta.iterations, time.iterations, return_indices=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = eta.values[in_eta] / time.values[in_time]
+    tolerance = np.where(common == time.iterations[0], _RELATIVE_ROUNDING, _EXACT)
+    exact = np.abs(left - np.rint(left)) <= tolerance * left
+    whole = np.flatnonzero(exact & (left >= 1) & (left < 2**40))
+    if not len(whole):
         return None
-    left = float(eta.values[here[0]] / time.values[0])
-    if not 1 <= left < 2**40 or abs(left - round(left)) > _RELATIVE_ROUNDING * left * WINDOW:
-        return None
-    planned = at + 1 + round(left)
-    return planned - 1 if planned % 10 == 1 else planned
+    planned = int(common[whole[-1]]) + 1 + round(float(left[whole[-1]]))
+    planned -= planned % 10 == 1
+    return planned if planned >= last else None
 
 
 def broken_iteration(
