@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._growth import rise_of
 from d2check.model import Measurement, Scalar, Series
 
 Floats = NDArray[np.float64]
@@ -166,26 +167,20 @@ def growth(
     half, quarter = float(values[len(values) // 2]), float(values[len(values) // 4])
     records_late = int((np.diff(np.maximum.accumulate(values))[len(values) // 2 :] > 0).sum())
     octave = (float(values[-1]) - half) / (half - quarter) if half > quarter else None
-    usable = values[len(values) % blocks :].reshape(blocks, -1)
-    means = usable.mean(axis=1)
-    noise = float(np.median(usable.std(axis=1))) / math.sqrt(usable.shape[1])
-    row = np.arange(blocks) - (blocks - 1) / 2
-    slope = float(row @ means) / float(row @ row)  # MiB per block
-    se = max(noise / math.sqrt(float(row @ row)), 1e-9)
-    per_iteration = slope * blocks / max(iterations[-1] - iterations[0], 1.0)
+    rise = rise_of(iterations, values, blocks)
     extras: dict[str, Scalar] = {
         "measured": name,
-        "z": slope / se,
-        "rising_blocks": float((np.diff(means) > 0).mean()),
+        "z": rise.z,
+        "rising_blocks": rise.rising_blocks,
         "records_late": records_late,
         "surprise": _surprise_of_records(series.values),
         "octave_ratio": octave,
-        "rise_mib": float(means[-1] - means[0]),
-        "exhausted_at": _exhausted_at(series, per_iteration, gpu_total_mib),
+        "rise_mib": rise.amount,
+        "exhausted_at": _exhausted_at(series, rise.per_iteration, gpu_total_mib),
         "planned": planned_iterations,
     }
     span = (int(iterations[0]), int(iterations[-1]))
-    return Measurement(1000 * per_iteration, "MiB per 1,000 iterations", span, extras)
+    return Measurement(1000 * rise.per_iteration, "MiB per 1,000 iterations", span, extras)
 
 
 def _surprise_of_records(peaks: Floats) -> float:
@@ -238,16 +233,6 @@ def fragmentation(
     }
     span = (int(reserved.iterations[skip_rows]), int(reserved.iterations[-1]))
     return Measurement(1 - used / max(held, 1e-9), "share", span, extras)
-
-
-def host_growth(rss: Series, *, skip_share: float = 0.3, min_rows: int = 60) -> Measurement:
-    """MiB by which the host memory of the training grows per 1,000 iterations, after its start.
-
-    rss: MiB, resident memory. extras as growth.
-    """
-    if len(rss) < min_rows:
-        return Measurement(None, undecided=f"only {len(rss)} rows with memory figures")
-    return growth(allocated=rss, skip_share=skip_share, min_rows=min_rows)
 
 
 def underused(

@@ -1,4 +1,4 @@
-"""How much memory the host has left, or the container where that has less."""
+"""How much memory the host has left, or the container where that has less; and who takes it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,47 @@ class HostMemoryLeft:
                 free = (limit - int(used) + _file_caches(folder)) / MIB
                 told = min(told, (max(0.0, free), limit / MIB))
         return round(told[0], 1), round(told[1], 1)
+
+
+class WorkersMemory:
+    """Memory of the processes that the training has started: its loader's workers, mostly.
+
+    What they share with others (batches on their way, libraries) is left out, and what they took
+    over from the trainer when they were forked is in it from the start, so that it rises by what
+    is new alone: by a cache, and not by the copying of inherited pages. Linux only.
+    """
+
+    def __init__(self) -> None:
+        """Nobody is known yet."""
+        self._page_mib = (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096) / MIB
+        self._latest: frozenset[int] = frozenset()
+        self._counted: frozenset[int] = frozenset()
+        self._sets = 0
+
+    def look(self, processes: list[int]) -> dict[str, float]:
+        """`workers_mib`, `worker_processes` and `worker_set`, a number that rises when others come.
+
+        Only of those that the look before has met: a program that was called for a moment is none.
+        """
+        now = frozenset(processes)
+        stayed, self._latest = now & self._latest, now
+        if not stayed:
+            return {}
+        if stayed != self._counted:
+            self._counted = stayed
+            self._sets += 1
+        pages = sum(_own_pages(process) for process in stayed)
+        return {
+            "workers_mib": round(pages * self._page_mib, 1),
+            "worker_processes": len(stayed),
+            "worker_set": self._sets,
+        }
+
+
+def _own_pages(process: int) -> int:
+    """Resident pages that are of no file and no shared memory; 0 of a process that is gone."""
+    figures = _read("%s/%d/statm" % (PROC, process)).split()  # proc(5): size resident shared ...
+    return int(figures[1]) - int(figures[2]) if len(figures) > 2 else 0
 
 
 def _meminfo() -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nvml
-from .host import HostMemoryLeft
+from .host import HostMemoryLeft, WorkersMemory
 from .memory import MIB
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ TOLD_MIB = 64.0  # a change of what others hold that is worth a record
 class Now:
     """When to look again, by what the last look took."""
 
-    def __init__(self) -> None:
-        """The first look is due at once."""
+    def __init__(self, cost_s: Callable[[], float] | None = None) -> None:
+        """The first look is due at once. `cost_s`: a clock for what a look takes; else all time."""
         self._next_s = 0.0
+        self._cost_s = cost_s
 
     def due(self) -> bool:
         """Whether it is time."""
@@ -35,10 +36,11 @@ class Now:
 
     def look(self, at: Callable[[], dict[str, float]]) -> dict[str, float]:
         """What `at` tells. Sets the time of the next look."""
-        began_s = time.perf_counter()
+        clock_s = self._cost_s or time.perf_counter
+        began_s = clock_s()
         told = at()
-        ended_s = time.perf_counter()
-        self._next_s = ended_s + max(AT_LEAST_S, RARELY * (ended_s - began_s))
+        took_s = clock_s() - began_s
+        self._next_s = time.perf_counter() + max(AT_LEAST_S, RARELY * took_s)
         return told
 
 
@@ -51,7 +53,10 @@ class Machine:
         self._cuda, self._device = cuda, device
         self._gpu: nvml.Gpu | None = None
         self._host = HostMemoryLeft()
+        self._workers = WorkersMemory()
         self._of_gpu, self._of_host, self._of_family = Now(), Now(), Now()
+        # On a busy machine the wall clock would make it too rare to tell a leak in a short run.
+        self._of_workers = Now(time.thread_time)
         self._others_mib: float | None = None
         self._calls = 0
 
@@ -79,6 +84,8 @@ class Machine:
             told.update(self._of_host.look(self._look_at_host))
         if self._calls >= FAMILY_AFTER and self._of_family.due():
             told.update(self._of_family.look(family_memory))
+        if self._calls >= FAMILY_AFTER and self._of_workers.due():
+            told.update(self._of_workers.look(self._look_at_workers))
         return told
 
     def end(self) -> None:
@@ -91,6 +98,12 @@ class Machine:
     def _look_at_host(self) -> dict[str, float]:
         seen = self._host.look()
         return {} if seen is None else {"host_free_mib": seen[0]}
+
+    def _look_at_workers(self) -> dict[str, float]:
+        try:
+            return self._workers.look(descendants(os.getpid())[1:])
+        except OSError:  # another system
+            return {}
 
     def _look_at_gpu(self) -> dict[str, float]:
         gpu = self._gpu

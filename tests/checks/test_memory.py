@@ -11,7 +11,6 @@ from d2check.checks.memory import (
     fragmentation,
     growth,
     headroom,
-    host_growth,
     underused,
 )
 from tests.checks.curves import series
@@ -79,12 +78,6 @@ def test_records_of_a_leaking_peak_surprise():
 def test_the_poisson_tail_agrees_with_scipy(count, mean):
     expected = np.log10(stats.poisson.sf(count - 1, mean))
     assert _log10_poisson_tail(count, mean) == pytest.approx(expected, abs=1e-9)
-
-
-def test_host_memory_of_the_first_third_does_not_count():
-    rss = np.concatenate((np.linspace(500, 900, 90), np.full(210, 900.0)))
-    rss = rss + np.random.default_rng(2).standard_normal(300)
-    assert abs(host_growth(series(rss)).extras["rise_mib"]) < 3
 
 
 def test_unused_reserved_memory_is_a_share():

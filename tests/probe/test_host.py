@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from d2check.probe import host
-from d2check.probe.host import HostMemoryLeft
+from d2check.probe.host import HostMemoryLeft, WorkersMemory
 
 GIB_KIB = 2**20
 
@@ -56,3 +58,51 @@ def test_a_host_that_is_fuller_than_its_containers_limit(kernel):
 def test_another_system_tells_nothing(kernel):
     (kernel / "proc/meminfo").unlink()
     assert HostMemoryLeft().look() is None
+
+
+@pytest.fixture
+def holds(tmp_path, monkeypatch):
+    """Processes by number, with the MiB that they hold of their own."""
+    monkeypatch.setattr(host, "PROC", str(tmp_path))
+
+    def hold(process, mib, shared=100):
+        (tmp_path / str(process)).mkdir(exist_ok=True)
+        pages = os.sysconf("SC_PAGE_SIZE") / 2**20
+        resident, shared_pages = round((mib + shared) / pages), round(shared / pages)
+        (tmp_path / str(process) / "statm").write_text(f"99 {resident} {shared_pages} 1 0 2 0\n")
+
+    return hold
+
+
+def test_workers_are_added_up_without_what_they_share(holds):
+    looked = WorkersMemory()
+    holds(7, 500)
+    holds(8, 300, shared=4000)
+    assert looked.look([7, 8]) == {}  # they may be gone in a moment
+    told = looked.look([7, 8])
+    assert told == {"workers_mib": 800.0, "worker_processes": 2, "worker_set": 1}
+
+
+def test_other_workers_are_another_set(holds):
+    looked = WorkersMemory()
+    for process in (7, 8, 9):
+        holds(process, 100)
+    sets = [looked.look(now).get("worker_set") for now in ([7, 8], [7, 8], [9, 7], [9, 7], [9, 7])]
+    assert sets == [None, 1, 2, 3, 3]
+
+
+def test_a_program_that_is_called_for_a_moment_is_no_worker(holds):
+    looked = WorkersMemory()
+    for process in (7, 21, 22):
+        holds(process, 100)
+    told = [looked.look(now) for now in ([7], [7, 21], [7, 22], [7])][1:]
+    assert told == [{"workers_mib": 100.0, "worker_processes": 1, "worker_set": 1}] * 3
+
+
+def test_a_training_without_workers_tells_of_none(holds):
+    looked = WorkersMemory()
+    assert [looked.look([]), looked.look([])] == [{}, {}]
+    holds(7, 100)
+    looked.look([7])
+    assert looked.look([7])["workers_mib"] == 100.0
+    assert looked.look([]) == {}

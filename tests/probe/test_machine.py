@@ -48,6 +48,20 @@ def test_a_cheap_look_is_taken_once_a_second(clock):
     assert now.due()
 
 
+def test_time_that_another_program_took_makes_no_look_a_rare_one(clock):
+    used = types.SimpleNamespace(s=0.0)
+
+    def interrupted():
+        clock.s += 30.0
+        used.s += 0.001
+        return {"seen": 1.0}
+
+    now = Now(lambda: used.s)
+    now.look(interrupted)
+    clock.s += RARELY * 0.001 + 0.1
+    assert now.due()
+
+
 class Gpu:
     """A GPU whose other users come and go."""
 
@@ -73,6 +87,7 @@ def host(monkeypatch):
 def told(monkeypatch):
     """What the machine records; no memory of processes is looked up."""
     monkeypatch.setattr(machine, "family_memory", dict)
+    monkeypatch.setattr(machine, "descendants", lambda pid: [pid])
     return []
 
 
@@ -132,6 +147,7 @@ def test_the_hosts_free_memory_is_looked_at_once_a_second(told, host, clock):
 
 def test_processes_are_added_up_once_the_workers_have_filled_their_queues(monkeypatch, clock):
     monkeypatch.setattr(machine, "family_memory", lambda: {"family_mib": 900.0})
+    monkeypatch.setattr(machine, "descendants", lambda pid: [pid])
     looked = Machine(None)
     looked.begin()
     seen = [looked.take() for _ in range(machine.FAMILY_AFTER + 5)]
@@ -158,6 +174,46 @@ def test_memory_counts_all_processes_and_what_they_share_once():
     assert len(family) >= 3  # the worker is a child of a child
     assert together["family_mib"] - alone["family_mib"] > 80
     assert together["family_processes"] == alone["family_processes"] + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_worker_comes_to_hold_is_seen_and_what_it_inherited_is_not(monkeypatch):
+    """A forked process: it holds what its parent held, and takes more when it is told to."""
+    monkeypatch.setattr(machine.Now, "due", lambda self: True)
+    parent = """
+import os, sys, time
+inherited = b"x" * (60 << 20)
+child = os.fork()
+if not child:
+    sys.stdin.readline()
+    copied = bytes(inherited[:1]) + b""
+    kept = b"y" * (50 << 20)
+    print(flush=True)
+    time.sleep(60)
+print(flush=True)
+os.wait()
+"""
+    started = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        started.stdout.readline()
+        looked = machine.WorkersMemory()
+        looked.look(machine.descendants(os.getpid())[1:])
+        before = looked.look(machine.descendants(os.getpid())[1:])
+        started.stdin.write(b"\n")
+        started.stdin.flush()
+        started.stdout.readline()
+        after = looked.look(machine.descendants(os.getpid())[1:])
+    finally:
+        for pid in machine.descendants(started.pid)[::-1]:
+            os.kill(pid, 9)
+        started.wait()
+        started.stdin.close()
+        started.stdout.close()
+    assert before["worker_set"] == after["worker_set"]
+    assert before["workers_mib"] > 100  # twice what is inherited
+    assert after["workers_mib"] - before["workers_mib"] == pytest.approx(50, abs=2)
 
 
 def test_looks_are_series_of_the_run_and_judged(tmp_path):
