@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 # Put into a sample by `datasets`, where it was loaded: (seconds, processor seconds, seconds to read
 # and decode the image or None).
 LOAD_KEY = "d2check_load"
 _NO_FIELDS: dict[str, Any] = {}
+# For the ranks to be compared: of the first iterations, and of each so many images at most.
+MARKED_ITERATIONS = 20
+MARKED_IMAGES = 8
 
 
 class BatchFacts:
@@ -19,6 +23,7 @@ class BatchFacts:
         self.loads: list[tuple[float, float, float | None]] = []
         self._numbers: dict[str, int] = {}
         self._batches: list[Any] = []
+        self._taken = 0
         self.keep_latest = False
         self.latest: Any = None
 
@@ -68,6 +73,13 @@ class BatchFacts:
         if numbers and self.loads:
             numbers["load_s"] = round(sum([load[0] for load in self.loads]), 6)
             self.loads = []
+        if len(self._batches) > 1:
+            numbers["batches"] = len(self._batches)
+        if self._batches and self._taken < MARKED_ITERATIONS:
+            self._taken += 1
+            marks = sorted({mark for batch in self._batches for mark in _marks(batch)})
+            for place, mark in enumerate(marks[:MARKED_IMAGES]):
+                numbers["given_image_%d" % place] = mark
         self._numbers = {}
         self._batches = []
         return numbers
@@ -92,3 +104,18 @@ class BatchFacts:
             "max_width": width,
             "padded_pixels": padded,
         }
+
+
+def _marks(batch: Any) -> list[int]:
+    """A number for each image of a batch that has a name: equal for equal names, on all ranks.
+
+    Of 52 bits, which a float holds. Of two batches with the same images the lowest ones agree,
+    however the images are ordered.
+    """
+    names = (sample.get("file_name", sample.get("image_id")) for sample in batch)
+    digests = (
+        hashlib.blake2b(str(name).encode("utf-8", "replace"), digest_size=8).digest()
+        for name in names
+        if isinstance(name, (str, int))
+    )
+    return [int.from_bytes(digest, "big") >> 12 for digest in digests]

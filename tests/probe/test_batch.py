@@ -59,3 +59,44 @@ def test_batches_of_another_kind_are_left_alone(batch):
     facts = BatchFacts()
     facts.add(batch)
     assert facts.take() == {}
+
+
+def marks(taken):
+    return [value for name, value in taken.items() if name.startswith("given_image_")]
+
+
+def test_images_of_the_first_iterations_are_marked_by_their_names():
+    one, other = BatchFacts(), BatchFacts()
+    one.add([sample(8, 8, 0, file_name="a.png"), sample(8, 8, 0, file_name="b.png")])
+    other.add([sample(9, 9, 1, file_name="b.png"), sample(8, 8, 0, file_name="a.png")])
+    first = one.take()
+    assert marks(first) == marks(other.take())  # another order, other transforms
+    assert len(marks(first)) == 2
+    assert all(mark == int(float(mark)) < 2**52 for mark in marks(first))
+    one.add([sample(8, 8, 0, file_name="c.png"), sample(8, 8, 0, image_id=5)])
+    second = marks(one.take())
+    assert len(set(second) | set(marks(first))) == 4
+
+
+def test_marks_are_of_few_images_and_end():
+    facts = BatchFacts()
+    counts = []
+    for i in range(25):
+        facts.add([sample(8, 8, 0, file_name=f"{i}-{n}.png") for n in range(12)])
+        counts.append(len(marks(facts.take())))
+    assert counts == [8] * 20 + [0] * 5
+
+
+def test_images_without_a_name_have_no_mark():
+    facts = BatchFacts()
+    facts.add([sample(8, 8, 0), sample(8, 8, 0, file_name=None)])
+    assert marks(facts.take()) == []
+
+
+def test_batches_of_one_iteration_are_counted_where_there_are_several():
+    facts = BatchFacts()
+    facts.add([sample(10, 10, 1)])
+    assert "batches" not in facts.take()
+    facts.add([sample(10, 10, 1)])
+    facts.add([sample(10, 10, 1)])
+    assert facts.take()["batches"] == 2

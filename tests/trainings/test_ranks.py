@@ -24,6 +24,8 @@ def test_two_ranks_of_a_config_both_record_and_stop_at_the_same_iteration(projec
     assert "total_loss" not in ran.records("iter", 1)[5]["scalars"]
     assert ran.records("iter", 1)[5]["forward_s"] > 0
     assert ran.finding("time/straggler")["value"] >= 1
+    # Detectron2's loader gives each rank its part.
+    assert ran.finding("data/ranks-see-same-images")["verdict"] == "PASS"
     assert "2 processes" in ran.out
 
 
@@ -52,6 +54,39 @@ def test_a_rank_that_dies_is_named_and_the_others_do_not_wait(project, fault, ki
     assert ran.ending["message"].startswith("rank 1 of 2: ")
     assert words in ran.ending["message"]
     assert ran.finding("ending/crashed")["verdict"] == "FAIL"
+
+
+UNDIVIDED = """
+import torch
+from detectron2.data import DatasetFromList, DatasetMapper, MapDataset, get_detection_dataset_dicts
+from detectron2.engine import DefaultTrainer
+
+class Undivided(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN)
+        data = MapDataset(DatasetFromList(records), DatasetMapper(cfg, is_train=True))
+        def batches():
+            while True:
+                order = torch.Generator().manual_seed(0)
+                yield from torch.utils.data.DataLoader(
+                    data, batch_size=2, shuffle=True, generator=order, collate_fn=list
+                )
+        return batches()
+"""
+
+
+def test_a_loader_by_hand_that_gives_all_ranks_the_same_images_fails(project):
+    (project.folder / "undivided.py").write_text(UNDIVIDED)
+    setup = ["--setup", "demo/demo_setup.py", "--setup", "undivided.py"]
+    setup += ["--trainer", "undivided:Undivided", "--no-early-end"]
+    ran = project.check("demo/config.yaml", *setup, "--num-gpus", 2, "--iterations", 22)
+    found = ran.finding("data/ranks-see-same-images")
+    assert found["verdict"] == "FAIL", found
+    assert found["value"] == 1
+    assert "rank 1 was given 100% of its images in the same iteration as rank 0" in found["message"]
+    assert "build_detection_train_loader" in found["fixes"][0]["action"]
+    assert ran.code == 1
 
 
 DYING = """

@@ -18,6 +18,7 @@ from d2check.sources.run_folder.records import EXPECTED, Records, read_records, 
 
 FIRST_FILES = (wire.PLAN, wire.RECORDS)
 ENDED_EARLY = "ended-early"
+_OF_EACH_RANK = re.compile(r"(_s|_mib)$|^given_image_\d+$")
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)
 
 
@@ -107,8 +108,8 @@ def _run(
     for rank, records in ranks.items():
         if rank:
             own = {name: one for name, one in series_of(records).items() if name not in series}
-            timed = {n: o for n, o in series_of(records).items() if n.endswith(("_s", "_mib"))}
-            series |= {f"rank{rank}/{name}": one for name, one in (own | timed).items()}
+            both = {n: o for n, o in series_of(records).items() if _OF_EACH_RANK.search(n)}
+            series |= {f"rank{rank}/{name}": one for name, one in (own | both).items()}
     last = _last_judged(main)
     if last is not None and last != main.iterations[-1]:
         cut = {name: one.between(0, last) for name, one in series.items()}
