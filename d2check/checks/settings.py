@@ -6,8 +6,10 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from d2check.checks._words import counted
-from d2check.model import Measurement, Scalar
+from d2check.model import Measurement, Scalar, Series
 
 
 def unknown_keys(keys: Sequence[str], nearest: Sequence[str | None] | None = None) -> Measurement:
@@ -68,19 +70,23 @@ def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
 
 
 def norm_batch(
-    images_per_batch: int,
-    norms: Sequence[str | None],
+    images_per_batch: int | None = None,
+    norms: Sequence[str | None] = (),
     world_size: int | None = None,
     backbone_norm: str | None = None,
     backbone: str | None = None,
     batch_norms: int | None = None,
     sync_batch_norms: int | None = None,
+    batch_images: Series | None = None,
+    batches: Series | None = None,
 ) -> Measurement:
     """Images per process that a trainable batch norm computes its statistics from.
 
     batch_norms, sync_batch_norms: how many layers of the model itself take their statistics from
-    the batch of a process or of all; infinite where there is none. Where nobody saw the model the
-    config must tell. norms: the NORM settings of the heads. backbone_norm: MODEL.RESNETS.NORM,
+    the batch of a process or of all; infinite where there is none. batch_images: images that the
+    process was given per iteration, in so many batches (1 where that is not told). What was seen
+    counts; where nobody saw the model or its batches, the config must tell. images_per_batch: of
+    all processes. norms: the NORM settings of the heads. backbone_norm: MODEL.RESNETS.NORM,
     which counts where the backbone (MODEL.BACKBONE.NAME) is a ResNet or not known; undecided where
     they show no batch norm that is trained. SyncBN pools over the processes. extras: norm (None
     where there is none), counted ("4 images").
@@ -88,26 +94,47 @@ def norm_batch(
     if batch_norms is not None:
         if not batch_norms + (sync_batch_norms or 0):
             return Measurement(math.inf, "images", None, {"norm": None, "counted": None})
-        plain = batch_norms > 0
-        return _norm_batch("BN" if plain else "SyncBN", images_per_batch, world_size or 1)
+        norm = "BN" if batch_norms else "SyncBN"
+    else:
+        named = _norm_by_config(norms, backbone_norm, backbone)
+        if isinstance(named, Measurement):
+            return named
+        norm = named
+    own = _images_at_once(batch_images, batches)
+    if own is None:
+        if images_per_batch is None:
+            return Measurement(None, undecided="nobody saw how many images a batch has")
+        own = images_per_batch / (world_size or 1)
+    images = own if norm == "BN" else own * (world_size or 1)
+    extras: dict[str, Scalar] = {"norm": norm, "counted": counted(images, "image")}
+    return Measurement(images, "images", None, extras)
+
+
+def _norm_by_config(
+    norms: Sequence[str | None], backbone_norm: str | None, backbone: str | None
+) -> str | Measurement:
+    """The kind of batch norm that a config trains, or why none is known."""
     is_resnet = backbone is None or "resnet" in backbone.lower()
     if is_resnet:
         norms = [*norms, *([backbone_norm] if backbone_norm is not None else [])]
     if not norms:
         return Measurement(None, undecided="nothing tells how the model normalises")
     trained = [n for n in norms if n in ("BN", "SyncBN", "nnSyncBN", "NaiveSyncBN")]
-    if not trained:
-        words = "no batch normalisation is trained"
-        if not is_resnet:
-            words = f"the config does not tell how {backbone} normalises"
-        return Measurement(None, undecided=words)
-    return _norm_batch("BN" if "BN" in trained else trained[0], images_per_batch, world_size or 1)
+    if trained:
+        return "BN" if "BN" in trained else str(trained[0])
+    words = "no batch normalisation is trained"
+    if not is_resnet:
+        words = f"the config does not tell how {backbone} normalises"
+    return Measurement(None, undecided=words)
 
 
-def _norm_batch(norm: str, images_per_batch: int, world_size: int) -> Measurement:
-    images = images_per_batch / world_size if norm == "BN" else float(images_per_batch)
-    extras: dict[str, Scalar] = {"norm": norm, "counted": counted(images, "image")}
-    return Measurement(images, "images", None, extras)
+def _images_at_once(batch_images: Series | None, batches: Series | None) -> float | None:
+    """Images of the usual batch of one process; None where none was seen."""
+    if batch_images is None or not len(batch_images):
+        return None
+    images = float(np.median(batch_images.values))
+    times = float(np.median(batches.values)) if batches is not None and len(batches) else 1.0
+    return images / max(times, 1.0)
 
 
 def evaluations(eval_period: int, test_sets: Sequence[str], planned_iterations: int) -> Measurement:
