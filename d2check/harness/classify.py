@@ -73,6 +73,8 @@ def classify(seen: Evidence) -> Ending:
         return _ending(seen, EndingKind.INTERRUPTED, message="interrupted before it was done")
     if told == "crashed" and seen.end is not None:
         return _crash_of_record(seen, seen.end)
+    if told == "unseen" and seen.end is not None:
+        return _ending(seen, EndingKind.UNKNOWN, message=_text(seen.end.get("message")))
     if told in ("stopped", "finished"):
         kind = EndingKind.STOPPED if told == "stopped" else EndingKind.FINISHED
         return _ending(seen, kind, message=_left_badly(seen))
@@ -202,8 +204,9 @@ def _silent(seen: Evidence) -> Ending:
     if seen.last_iteration is None:
         message = (
             "the process left with status 0 and no training was seen in it; seen are the loops of "
-            "Detectron2's trainers, and loops with an EventStorage, in every Python process that "
-            "inherits the environment"
+            "Detectron2's trainers, and loops inside `with EventStorage() as storage:` that set "
+            "`storage.iter` or call `storage.step()` in each iteration, as its plain_train_net.py "
+            "does, in every Python process that inherits the environment"
         )
         return _ending(seen, EndingKind.UNKNOWN, message=message)
     message = "the process left with status 0 without a word on the end of its training"

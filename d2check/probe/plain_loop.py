@@ -3,12 +3,17 @@
 An iteration goes from one change of `storage.iter` to the next. Detectron2's plain_train_net.py
 sets it when the batch is there already, so that the wait for the next batch is part of the
 iteration before.
+
+A loop without such a storage, or with a new one in each iteration, cannot be told from anything
+else that steps an optimizer. Once it has made as many steps as were planned it is ended, for it
+would go on for days, and the user is told what to do.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -26,6 +31,15 @@ OWN_LOOP = (
     "the training loop is the script's own: its iterations are the steps of its EventStorage, "
     "and the time of its hooks is not told apart"
 )
+UNSEEN_STEPS = 100  # of Detectron2's model, or as many as were planned
+# Of an optimizer that holds nothing of that model: a script may prepare something else first.
+UNSEEN_STEPS_OF_OTHERS = 2000
+UNSEEN = (
+    "the script's own loop made %d steps of its optimizer, none of which could be seen as an "
+    "iteration: it was ended and is not judged. Run the loop inside `with EventStorage() as "
+    "storage:`, set `storage.iter` or call `storage.step()` in each iteration, and put total_loss "
+    "and lr into it, as Detectron2's plain_train_net.py does; or have a SimpleTrainer run it"
+)
 
 
 class Seen:
@@ -36,19 +50,49 @@ class Seen:
         self.model: Any = None
         self.optimizer: Any = None
         self.loop: PlainLoop | None = None
+        self._steps: Any = None  # the handle of what counts steps outside any loop
+
+    def count_steps(self, module: Any, session: Session) -> None:
+        """End the script after too many steps of an optimizer while no loop is seen."""
+        register = getattr(module, "register_optimizer_step_post_hook", None)
+        if register is None:  # torch before 2.0
+            return
+        most = max(UNSEEN_STEPS, session.plan.iterations or 0)
+        steps = {True: 0, False: 0}
+
+        def count(optimizer: Any, *_: Any) -> None:
+            own = self._holds_model(optimizer)
+            steps[own] += 1
+            if steps[own] >= (most if own else max(most, UNSEEN_STEPS_OF_OTHERS)):
+                session.recorder.open(_own_rank())
+                session.recorder.end("unseen", message=UNSEEN % steps[own])
+                raise LeaveScript(0)
+
+        self._steps = register(count)
+
+    def stop_counting(self) -> None:
+        """A loop is seen. Never from within a step: torch goes through its hooks then."""
+        if self._steps is not None:
+            self._steps.remove()
+            self._steps = None
+
+    def _holds_model(self, optimizer: Any) -> bool:
+        first = next(self.model.parameters(), None) if self.model is not None else None
+        groups = optimizer.param_groups
+        return first is not None and any(first is p for group in groups for p in group["params"])
 
 
 def watch(after_import: AfterImport, session: Session) -> None:
     """Have the modules patched that a loop of one's own cannot do without."""
     seen = Seen()
     for module, patch in (
-        ("torch.optim.optimizer", _watch_optimizers),
+        ("torch.optim.optimizer", functools.partial(_watch_optimizers, session=session)),
         ("torch.utils.data.dataloader", _watch_fetches),
         ("detectron2.modeling.meta_arch.build", _watch_model),
     ):
         after_import.add(module, functools.partial(patch, seen=seen))
     after_import.add(
-        "detectron2.engine.train_loop", functools.partial(_leave_alone, session=session)
+        "detectron2.engine.train_loop", functools.partial(_leave_alone, session=session, seen=seen)
     )
     after_import.add(
         "detectron2.utils.events", functools.partial(_watch_storage, session=session, seen=seen)
@@ -66,6 +110,7 @@ class PlainLoop:
         self.cfg = session.cfg
         self.iter = 0
         self._session = session
+        self._seen = seen
         self._probe: Any = None
         self._checksums: Any = None
         self._ended = False
@@ -104,6 +149,7 @@ class PlainLoop:
         from . import facts, norms, weights
         from .iteration import IterationProbe
 
+        self._seen.stop_counting()
         session = self._session
         rank, world_size = comm.get_rank(), comm.get_world_size()
         session.recorder.open(rank)
@@ -118,6 +164,7 @@ class PlainLoop:
         plan = session.plan
         stop = StopRule(plan.stop_file, self._length(), plan.budget_s, rank, world_size)
         self._probe = IterationProbe(session, self, stop)
+        self._probe.course.leave_out_standing()  # told already
         self._probe.attach(fetches_told=True)
         if self.model is not None:
             self._checksums = weights.Checksums(self.model)
@@ -161,6 +208,13 @@ class PlainLoop:
         self._session.recorder.end(kind, **more)
 
 
+def _own_rank() -> int:
+    """Of this process, whether or not Detectron2 is there to tell."""
+    if "detectron2.utils.comm" in sys.modules:
+        return int(sys.modules["detectron2.utils.comm"].get_rank())
+    return int(os.environ.get("RANK", "0"))
+
+
 def _watch_storage(module: Any, session: Session, seen: Seen) -> None:
     storage = module.EventStorage
     enter, leave, step = storage.__enter__, storage.__exit__, storage.step
@@ -199,13 +253,14 @@ def _watch_storage(module: Any, session: Session, seen: Seen) -> None:
         storage.iter = own.setter(set_and_see)
 
 
-def _leave_alone(module: Any, session: Session) -> None:
+def _leave_alone(module: Any, session: Session, seen: Seen) -> None:
     """TrainerBase's own loop has an EventStorage too; `attach` sees to that one."""
     train = module.TrainerBase.train
 
     @functools.wraps(train)
     def train_apart(*args: Any, **kwargs: Any) -> Any:
         session.in_trainer = True
+        seen.stop_counting()
         try:
             return train(*args, **kwargs)
         finally:
@@ -225,8 +280,9 @@ def _watch_model(module: Any, seen: Seen) -> None:
     module.build_model = build_and_keep
 
 
-def _watch_optimizers(module: Any, seen: Seen) -> None:
+def _watch_optimizers(module: Any, session: Session, seen: Seen) -> None:
     init = module.Optimizer.__init__
+    seen.count_steps(module, session)
 
     @functools.wraps(init)
     def init_and_keep(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -244,3 +244,9 @@ def test_a_rank_is_named_in_the_message():
     assert ending.kind is EndingKind.KILLED
     assert (ending.error, ending.iteration) == ("SIGSEGV", 7)
     assert str(ending.message).startswith("rank 3 of 4: ended by SIGSEGV")
+
+
+def test_a_loop_that_could_not_be_seen_is_neither_a_crash_nor_an_end_as_planned():
+    end = {"kind": "unseen", "message": "100 steps, none of which could be seen"}
+    ending = classify(Evidence(end=end, exit_status=0))
+    assert (ending.kind, ending.message) == (EndingKind.UNKNOWN, end["message"])

@@ -101,3 +101,50 @@ def test_the_last_iteration_and_a_crash_are_recorded(train, last, kind):
     if last == "crash":
         assert ran.end["error"] == "ValueError"
         assert ran.end["traceback"][-1][2] == "<module>"
+
+
+NO_STORAGE_AROUND = (
+    PREPARE
+    + """
+for batch in batches:
+    with EventStorage(0) as storage:  # of each iteration anew, so that none is the first
+        learn(storage, batch)
+print("EXPORTED")
+"""
+)
+
+
+def test_a_loop_that_cannot_be_seen_is_ended_and_told_what_to_do(train):
+    source = NO_STORAGE_AROUND.replace(
+        "for batch in",
+        "model.forward = lambda batch: {'loss': next(model.parameters()).sum()}\nfor batch in",
+    )
+    ran = train.script(source, *arguments(train), iterations=5)
+    assert ran.status == 0, ran.stderr
+    assert ran.end["kind"] == "unseen"
+    assert "made 100 steps of its optimizer" in ran.end["message"]
+    assert "EventStorage" in ran.end["message"]
+    assert "EXPORTED" not in ran.stdout
+
+
+def test_what_a_script_fits_before_it_trains_is_no_loop_of_its_own(train):
+    other = """
+other = torch.nn.Linear(2, 1)
+fits = torch.optim.SGD(other.parameters(), 0.1)
+for _ in range(500):
+    other(torch.ones(2)).backward()
+    fits.step()
+"""
+    ran = train.script(
+        SETS_ITER.replace("with EventStorage(0)", other + "with EventStorage(0)"),
+        *arguments(train),
+        iterations=2,
+    )
+    assert ran.end["reason"] == "iterations"
+    assert len(ran.of("iter")) == 2
+
+
+def test_a_phase_that_a_loop_of_its_own_leaves_out_is_told_once(train):
+    phases = [{"name": "as-configured", "iterations": 2}, {"name": "worst-batch", "iterations": 0}]
+    ran = train.script(SETS_ITER, *arguments(train), iterations=2, phases=phases)
+    assert [note["phase"] for note in ran.notes("phase-skipped")] == ["worst-batch"]

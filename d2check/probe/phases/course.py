@@ -120,6 +120,10 @@ class Course:
             return
         self._session.recorder.write({"t": "facts", "facts": facts})
 
+    def leave_out_standing(self) -> None:
+        """Try nothing beside the training, and say no more of it."""
+        self._standing.clear()
+
     def end(self) -> None:
         """The training is over. Say which phase was never come to."""
         if WORST_BATCH in self._standing:
