@@ -13,6 +13,7 @@ from d2check.checks._words import counted
 from d2check.model import Config, Measurement, Scalar, Series
 
 Floats = NDArray[np.float64]
+SMOOTH = 1.25  # of the step before; the last step of poly with a power of 0.9 is 1.15 times that
 
 
 def lr_mismatch(
@@ -197,7 +198,7 @@ def lr_leap(
         planned = np.maximum(planned_lr.values, 1e-30)
         change = change - np.log(planned[1:] / planned[:-1])
     else:
-        change = _unexplained(change)
+        change = _unexplained(change, lr.values)
     change = np.sign(change) * np.maximum(np.abs(change) - np.log1p(2 * rounding), 0.0)
     change[:skip_rows] = 0.0
     at = int(np.argmax(np.abs(change)))
@@ -223,7 +224,7 @@ def _step_of_resume(lr: Series, lr_before: Series | None) -> float:
         return 0.0
     rates = np.maximum(np.concatenate([lr_before.values, lr.values]), 1e-30)
     change = np.log(rates[1:] / rates[:-1])
-    return float(_unexplained(change)[len(lr_before) - 1])
+    return float(_unexplained(change, rates)[len(lr_before) - 1])
 
 
 def _leap_of_resume(lr: Series, lr_before: Series | None, step: float) -> Measurement:
@@ -240,14 +241,21 @@ def _leap_of_resume(lr: Series, lr_before: Series | None, step: float) -> Measur
     return Measurement(math.exp(abs(step)), "ratio", (int(lr_before.iterations[-1]), at), extras)
 
 
-def _unexplained(change: Floats) -> Floats:
-    """Without a plan: what a warm-up, a step decay or a smooth schedule does is explained."""
+def _unexplained(change: Floats, rates: Floats) -> Floats:
+    """Without a plan: what a warm-up, a step decay or a smooth schedule does is explained.
+
+    change: logarithms of the steps between neighbouring rates. A smooth fall towards zero (cosine,
+    poly, linear) ends in steps that are huge as factors and no larger than those before them.
+    """
     out: Floats = change.copy()
     falling = np.flatnonzero(change < -0.02)
     first_fall = int(falling[0]) if len(falling) else len(change)
     out[:first_fall] = np.where(_concave_rise(change[:first_fall]), 0.0, change[:first_fall])
     decays = (change <= -math.log(2)) & (change >= -math.log(20))
     out[decays] = 0.0
+    step = np.diff(rates)
+    smooth = (step[1:] < 0) & (step[:-1] < 0) & (step[1:] >= SMOOTH * step[:-1])
+    out[1:][smooth] = 0.0
     out[np.abs(out) < 0.25] = 0.0
     return np.asarray(out)
 

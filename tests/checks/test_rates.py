@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from d2check.checks.rates import group_factors, lr_leap, lr_mismatch
 from d2check.model import Config, Series
@@ -68,3 +70,23 @@ def test_a_resume_within_a_warm_up_is_no_leap():
     warm = np.linspace(1e-5, 1e-2, 100)
     before = rates(warm[20:32], 20, "lr_before")
     assert lr_leap(rates(warm[30:], 30), rates(warm[30:], 30), before).value < 1.1
+
+
+SMOOTH = {
+    "cosine": lambda left: 0.5 * (1 - np.cos(np.pi * left)),
+    "linear": lambda left: left,
+    "poly": lambda left: left**0.9,
+    "square": lambda left: left**2,
+}
+
+
+@given(
+    st.sampled_from(sorted(SMOOTH)), st.integers(200, 5000), st.sampled_from([1, 5, 20, 50]),
+    st.integers(0, 100),
+)  # fmt: skip
+def test_no_smooth_schedule_leaps_at_its_end(name, planned, period, warm_up):
+    at = np.arange(period - 1, planned, period)
+    left = np.clip((planned - at) / planned, 1e-9, 1)
+    values = 0.01 * SMOOTH[name](left) * np.minimum(1, (at + 1) / (warm_up + 1))
+    leap = lr_leap(Series("lr", at, values), skip_rows=4)
+    assert leap.undecided or leap.value < 1.5
