@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2check.errors import InputError
 from d2check.model import Event, Run
@@ -16,6 +18,9 @@ from d2check.sources.folder.files import LOGS, METRICS, is_output_folder, may_te
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
 from d2check.sources.metrics_json import read_metrics_stream
+
+if TYPE_CHECKING:
+    from d2check.sources.tfevents import EventsSegment
 
 __all__ = [
     "LOGS",
@@ -58,7 +63,7 @@ def read_folder(path: Path) -> tuple[Run, ...]:
             raise found.problems[0]
         raise InputError(
             str(path),
-            "no metrics and no log in it",
+            _no_losses(found.events) if found.events else "no metrics and no log in it",
             EXPECTED,
             "Name the folder that the config calls OUTPUT_DIR",
         )
@@ -90,6 +95,15 @@ def read_file(path: Path) -> tuple[Run, ...]:
         raise cannot_be_read(path, error) from error
 
 
+def _no_losses(segments: Sequence[EventsSegment]) -> str:
+    """What event files without rows of a training hold instead, some scalars by name."""
+    held = sorted({name for segment in segments for name in segment.series})
+    if not held:
+        return "no losses of a training in it"
+    some = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
+    return f"no total_loss in its events, which hold {some}"
+
+
 def read_stream(
     stream: BufferedReader, path: Path, *, no_config: str = _NO_CONFIG_IN_TEXT
 ) -> tuple[Run, ...]:
@@ -100,7 +114,7 @@ def read_stream(
 
         events = read_events_stream(stream, path.name)
         if not any(one.rows for one in events.segments):
-            found = events.damaged or "no losses of a training in it"
+            found = events.damaged or _no_losses(events.segments)
             raise InputError(str(path), found, EXPECTED, "Name the output folder that it is of")
         rows = with_clocks((), events.segments)
         return fused(pair(rows, ()), str(path), None, no_config=no_config)
