@@ -195,7 +195,7 @@ def test_events_without_losses_are_no_training_by_themselves(tmp_path: Path):
     path = tmp_path / "events.out.tfevents.1.host"
     path.write_bytes(record(VERSION) + record(event(0, {"rpn/num_pos_anchors": 3.0})))
     for named in (path, tmp_path):
-        with pytest.raises(InputError, match="no total_loss .* hold rpn/num_pos_anchors"):
+        with pytest.raises(InputError, match=r"no total_loss .* hold rpn/num_pos_anchors"):
             sources.read(named)
     path.write_bytes(record(VERSION))
     with pytest.raises(InputError, match="no losses of a training"):
