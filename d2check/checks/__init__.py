@@ -61,6 +61,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             ranks.shared_images,
             host.host_headroom,
             host.host_growth,
+            host.copied_memory,
             memory.headroom,
             memory.worst_batch,
             memory.growth,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2check.checks._growth import Rise, rise_of
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 TRAINER, WORKERS = "the trainer", "the loader's workers"
@@ -130,6 +131,38 @@ def host_growth(
     }
     value = 1000 * most.rise.per_iteration
     return Measurement(value, "MiB per 1,000 iterations", most.span, extras)
+
+
+def copied_memory(
+    copied_mib: float,
+    iterations: int,
+    shared_mib: float,
+    free: Series,
+    world_size: int | None = None,
+    *,
+    min_iterations: int = 100,
+    per_machine: int = 8,
+) -> Measurement:
+    """MiB per 1,000 iterations that loader workers copy of what they inherited when forked.
+
+    copied_mib: in so many iterations, by one process of the training. shared_mib: what they still
+    share at the end, so that it is the most that is left to copy. free: MiB that the host has left.
+    world_size: processes; `per_machine` at most are taken to be on this one. extras: copied_gib,
+    shared_gib (of all processes here), free_gib, of_free (shared / free), copied_mib.
+    """
+    if iterations < min_iterations or not len(free):
+        words = f"the workers were watched for only {counted(iterations, 'iteration')}"
+        return Measurement(None, undecided=words)
+    left_mib = max(float(free.values[-1]), 1.0)
+    all_mib = shared_mib * min(world_size or 1, per_machine)
+    extras: dict[str, Scalar] = {
+        "copied_mib": copied_mib,
+        "in_words": counted(iterations, "iteration"),
+        "shared_gib": all_mib / 1024,
+        "free_gib": left_mib / 1024,
+        "of_free": all_mib / left_mib,
+    }
+    return Measurement(1000 * copied_mib / iterations, "MiB per 1,000 iterations", None, extras)
 
 
 def _grown(who: str, held: Series, skip_share: float, blocks: int) -> _Grown:

@@ -59,6 +59,8 @@ class Machine:
         self._of_workers = Now(time.thread_time)
         self._others_mib: float | None = None
         self._calls = 0
+        # Of the first look at the family: who it was, at which call, and what they shared.
+        self._shared: tuple[set[int], int, float] | None = None
 
     def begin(self) -> None:
         """Find the GPU, or tell why it cannot be watched; look before the first iteration."""
@@ -83,13 +85,14 @@ class Machine:
         if self._of_host.due():
             told.update(self._of_host.look(self._look_at_host))
         if self._calls >= FAMILY_AFTER and self._of_family.due():
-            told.update(self._of_family.look(family_memory))
+            told.update(self._of_family.look(self._look_at_family))
         if self._calls >= FAMILY_AFTER and self._of_workers.due():
             told.update(self._of_workers.look(self._look_at_workers))
         return told
 
     def end(self) -> None:
-        """A last look, which tells who held the GPU when its memory ran out."""
+        """A last look: who held the GPU when its memory ran out, and what workers have copied."""
+        self._tell_copied()
         if self._gpu is not None:
             held = self._look_at_gpu().get("gpu_others_mib")
             if held is not None:
@@ -98,6 +101,32 @@ class Machine:
     def _look_at_host(self) -> dict[str, float]:
         seen = self._host.look()
         return {} if seen is None else {"host_free_mib": seen[0]}
+
+    def _look_at_family(self) -> dict[str, float]:
+        told = family_memory()
+        if self._shared is None and "family_shared_mib" in told:
+            self._shared = set(descendants(os.getpid())), self._calls, told["family_shared_mib"]
+        return told
+
+    def _tell_copied(self) -> None:
+        """What the workers share less than at the first look: they have copied it.
+
+        The look is as long as the first one was, and no iteration waits for it.
+        """
+        if self._shared is None or self._session is None:
+            return
+        family, calls, shared_mib = self._shared
+        if len(family) < 2 or set(descendants(os.getpid())) != family:
+            return
+        left_mib = family_memory().get("family_shared_mib")
+        if left_mib is not None:
+            self._tell(
+                {
+                    "workers_copied_mib": round(shared_mib - left_mib, 1),
+                    "workers_copied_iterations": self._calls - calls,
+                    "workers_shared_mib": left_mib,
+                }
+            )
 
     def _look_at_workers(self) -> dict[str, float]:
         try:
@@ -130,16 +159,22 @@ def family_memory() -> dict[str, float]:
     """Memory of this process and all below it, MiB, and their number; empty but on Linux.
 
     The proportional set size: what processes share, as forked workers do, counts once. Walking the
-    page tables for it takes some 60 ms for each GiB.
+    page tables for it takes some 60 ms for each GiB. `family_shared_mib`: what copies of shared
+    pages would take more, were each process to have its own; Linux 5.3 and newer tell it.
     """
     try:
         family = descendants(os.getpid())
-        return {
-            "family_mib": round(sum(proportional_mib(pid) for pid in family), 1),
-            "family_processes": len(family),
-        }
+        found = [_rollup(pid) for pid in family]
     except OSError:  # another system, or a kernel built without it
         return {}
+    told: dict[str, float] = {
+        "family_mib": round(sum(one.get("Pss", 0.0) for one in found), 1),
+        "family_processes": len(family),
+    }
+    if "Pss_Anon" in found[0]:
+        shared = sum(one.get("Anonymous", 0.0) - one.get("Pss_Anon", 0.0) for one in found)
+        told["family_shared_mib"] = round(shared, 1)
+    return told
 
 
 def descendants(pid: int) -> list[int]:
@@ -157,14 +192,13 @@ def descendants(pid: int) -> list[int]:
     return family
 
 
-def proportional_mib(pid: int) -> float:
-    """Proportional set size, MiB; 0 of a process that is gone."""
+def _rollup(pid: int) -> dict[str, float]:
+    """What the kernel adds up over all pages of a process, MiB; nothing of one that is gone."""
     try:
         with open("/proc/%d/smaps_rollup" % pid) as file:
-            for line in file:
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) / 1024.0
+            words = [line.split() for line in file]
     except OSError:
         if pid == os.getpid():
             raise
-    return 0.0
+        return {}
+    return {line[0][:-1]: int(line[1]) / 1024.0 for line in words if line[2:] == ["kB"]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2check.checks.host import host_growth, host_headroom
+from d2check.checks.host import copied_memory, host_growth, host_headroom
 from d2check.model import Series
 
 
@@ -113,3 +113,13 @@ def test_growth_after_each_worker_has_had_most_images_is_a_leak():
     found = host_growth(RESTING, *workers(1800 + np.linspace(0, 290, 30)), **small)
     assert found.extras["seen"] is None
     assert found.extras["level_gib"] is None
+
+
+def test_what_is_left_to_copy_is_measured_against_what_is_free():
+    free = looks("free", 90_000, 50_000)
+    found = copied_memory(60.0, 200, 10_000.0, free, 4)
+    assert found.value == 300
+    assert found.extras["of_free"] == pytest.approx(0.8)
+    # The other processes of a training of several machines are elsewhere.
+    assert copied_memory(60.0, 200, 10_000.0, free, 64).extras["of_free"] == pytest.approx(1.6)
+    assert copied_memory(60.0, 20, 10_000.0, free).undecided

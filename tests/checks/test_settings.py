@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from d2check.checks.settings import batch_remainder, evaluations, invalid_steps, norm_batch
+from d2check.model import Series
 
 
 def test_a_trained_norm_sees_the_images_of_its_process():
@@ -45,3 +47,25 @@ def test_the_models_own_layers_count_before_the_config():
     assert (pooled.value, pooled.extras["norm"]) == (16, "SyncBN")
     none = norm_batch(2, [""], 1, backbone_norm="BN", batch_norms=0, sync_batch_norms=0)
     assert none.value == float("inf")
+
+
+def per_iteration(*values):
+    return Series("n", np.arange(len(values)), np.array(values, float))
+
+
+def test_the_images_that_a_process_was_given_count_before_the_config():
+    seen = per_iteration(2, 2, 2, 1)  # the last batch of an epoch is smaller
+    assert norm_batch(None, (), 4, batch_norms=3, batch_images=seen).value == 2
+    assert norm_batch(64, (), 4, batch_norms=3, batch_images=seen).value == 2
+    pooled = norm_batch(None, (), 4, batch_norms=0, sync_batch_norms=3, batch_images=seen)
+    assert pooled.value == 8
+
+
+def test_batches_whose_gradients_are_added_up_count_apart():
+    seen, batches = per_iteration(8, 8, 8), per_iteration(4, 4, 4)
+    found = norm_batch(None, (), 1, batch_norms=3, batch_images=seen, batches=batches)
+    assert found.value == 2
+
+
+def test_layers_without_a_batch_are_not_judged():
+    assert "how many images" in (norm_batch(None, (), 1, batch_norms=3).undecided or "")

@@ -176,44 +176,96 @@ def test_memory_counts_all_processes_and_what_they_share_once():
     assert together["family_processes"] == alone["family_processes"] + 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_a_worker_comes_to_hold_is_seen_and_what_it_inherited_is_not(monkeypatch):
-    """A forked process: it holds what its parent held, and takes more when it is told to."""
-    monkeypatch.setattr(machine.Now, "due", lambda self: True)
-    parent = """
+FORKED = """
 import os, sys, time
-inherited = b"x" * (60 << 20)
+inherited = bytearray(b"x") * (60 << 20)
 child = os.fork()
 if not child:
     sys.stdin.readline()
-    copied = bytes(inherited[:1]) + b""
-    kept = b"y" * (50 << 20)
+    if sys.argv[1] == "copy":
+        for at in range(0, len(inherited), 4096):
+            inherited[at] = 1
+    else:
+        kept = b"y" * (50 << 20)
     print(flush=True)
     time.sleep(60)
 print(flush=True)
 os.wait()
 """
-    started = subprocess.Popen(
-        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        started.stdout.readline()
-        looked = machine.WorkersMemory()
-        looked.look(machine.descendants(os.getpid())[1:])
-        before = looked.look(machine.descendants(os.getpid())[1:])
-        started.stdin.write(b"\n")
-        started.stdin.flush()
-        started.stdout.readline()
-        after = looked.look(machine.descendants(os.getpid())[1:])
-    finally:
-        for pid in machine.descendants(started.pid)[::-1]:
+
+
+@pytest.fixture
+def forked():
+    """Starts a process that forks one, which takes memory or copies what it inherited."""
+    started = []
+
+    def start(what):
+        process = subprocess.Popen(
+            [sys.executable, "-c", FORKED, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        started.append(process)
+        process.stdout.readline()
+        return process
+
+    def go_on():
+        started[0].stdin.write(b"\n")
+        started[0].stdin.flush()
+        started[0].stdout.readline()
+
+    yield start, go_on
+    for process in started:
+        for pid in machine.descendants(process.pid)[::-1]:
             os.kill(pid, 9)
-        started.wait()
-        started.stdin.close()
-        started.stdout.close()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("does", "grown_mib"), [("take", 50), ("copy", 0)])
+def test_what_a_worker_comes_to_hold_is_seen_and_what_it_inherited_is_not(forked, does, grown_mib):
+    start, go_on = forked
+    start(does)
+    looked = machine.WorkersMemory()
+    looked.look(machine.descendants(os.getpid())[1:])
+    before = looked.look(machine.descendants(os.getpid())[1:])
+    go_on()
+    after = looked.look(machine.descendants(os.getpid())[1:])
     assert before["worker_set"] == after["worker_set"]
-    assert before["workers_mib"] > 100  # twice what is inherited
-    assert after["workers_mib"] - before["workers_mib"] == pytest.approx(50, abs=2)
+    assert before["workers_mib"] > 120  # both hold what one has inherited
+    assert after["workers_mib"] - before["workers_mib"] == pytest.approx(grown_mib, abs=3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("does", "copied_mib"), [("take", 0), ("copy", 60)])
+def test_what_workers_copy_of_what_they_share_is_told_at_the_end(forked, does, copied_mib):
+    start, go_on = forked
+    start(does)
+    if "family_shared_mib" not in machine.family_memory():
+        pytest.skip("this kernel does not tell what is shared")
+    told = []
+    looked = Machine(types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append)))
+    for _ in range(machine.FAMILY_AFTER):
+        looked.take()
+    go_on()
+    looked.take()
+    looked.end()
+    facts = told[-1]["facts"]
+    assert facts["workers_copied_mib"] == pytest.approx(copied_mib, abs=3)
+    assert facts["workers_copied_iterations"] == 1
+    assert facts["workers_shared_mib"] >= 0
+
+
+def test_nothing_is_told_of_other_workers_than_those_of_the_first_look(monkeypatch, clock):
+    told, family = [], [1, 2, 3]
+    monkeypatch.setattr(machine, "family_memory", lambda: {"family_shared_mib": 500.0})
+    monkeypatch.setattr(machine, "descendants", lambda pid: list(family))
+    looked = Machine(types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append)))
+    for _ in range(machine.FAMILY_AFTER):
+        looked.take()
+    family[1:] = [4, 5]
+    looked.end()
+    assert told == []
 
 
 def test_looks_are_series_of_the_run_and_judged(tmp_path):
