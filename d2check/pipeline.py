@@ -21,7 +21,7 @@ from d2check.model import (
     Unreadable,
     Verdict,
 )
-from d2check.probe.wire import ENDING
+from d2check.probe.wire import ENDING, RECORDS
 from d2check.rules.model import Rule
 
 if TYPE_CHECKING:
@@ -219,8 +219,12 @@ def exit_code(
 
 
 def _has_trained(judged: RunReport) -> bool:
-    """False only for a run folder, the one that tells its end in ending.json, without iterations."""
-    return judged.run.rows > 0 or judged.run.ending.read_from != ENDING
+    """False only for a run folder, by where its end is read from, without iterations."""
+    run = judged.run
+    read_from = run.ending.read_from or ""
+    # Where d2check itself was killed there is no ending.json, and perhaps no last record.
+    ours = read_from in (ENDING, Path(run.source).name) or read_from.startswith(RECORDS)
+    return run.rows > 0 or not ours
 
 
 def _says_something(finding: Finding) -> bool:

@@ -53,9 +53,10 @@ def test_exit_codes_are_those_of_pytest(judged, unreadable, code):
     assert exit_code(judged, unreadable) == code
 
 
+@pytest.mark.parametrize("read_from", ["ending.json", "records.jsonl:3", "run-7"])
 @pytest.mark.parametrize(("verdict", "code"), [("PASS", 5), ("WARN", 5), ("FAIL", 1)])
-def test_a_check_that_saw_no_iteration_is_not_green_for_its_config(verdict, code):
-    untrained = Run("run", ending=Ending(EndingKind.UNKNOWN, read_from="ending.json"))
+def test_a_check_that_saw_no_iteration_is_not_green_for_its_config(verdict, code, read_from):
+    untrained = Run("out/run-7", ending=Ending(EndingKind.UNKNOWN, read_from=read_from))
     assert exit_code((RunReport(untrained, (finding(verdict),)),), ()) == code
 
 
