@@ -36,8 +36,19 @@ def trackers(session: Session) -> None:
         for name, value in variables.items():
             os.environ.setdefault(name, value.format(output=session.plan.child_output))
         if importlib.util.find_spec(package) is not None:
-            values = ", ".join("%s=%s" % (name, os.environ[name]) for name in variables)
-            session.neutralised("%s: kept off the network (%s)" % (package, values))
+            _tell_tracker(package, session)
+
+
+def _tell_tracker(module: Any, session: Session) -> None:
+    package = module if isinstance(module, str) else module.__name__
+    values = ", ".join("%s=%s" % (name, os.environ[name]) for name in TRACKERS[package])
+    session.neutralised("%s: kept off the network (%s)" % (package, values))
+
+
+def tell_end_of_script(session: Session) -> None:
+    """Say, of a script of the user's own, that it is left with its training."""
+    if session.plan.kind == "command":
+        session.neutralised("after the training: nothing of the script is run any more")
 
 
 def config(cfg: Any, session: Session) -> None:
@@ -58,6 +69,8 @@ def config(cfg: Any, session: Session) -> None:
 
 def watch(after_import: AfterImport, session: Session) -> None:
     """Switch off, in the classes, what user code may build past its config."""
+    for package in TRACKERS:  # one that comes from a folder that the script itself adds
+        after_import.add(package, functools.partial(_tell_tracker, session=session))
     for module, patch in (
         ("fvcore.common.checkpoint", _checkpointer),
         ("detectron2.engine.hooks", _hooks),
@@ -117,14 +130,23 @@ def _writers(module: Any, session: Session) -> None:
     @functools.wraps(make_json)
     def into_json(self: Any, json_file: str, *args: Any, **kwargs: Any) -> None:
         os.makedirs(output, exist_ok=True)
+        _tell_elsewhere(json_file, session)
         make_json(self, os.path.join(output, os.path.basename(json_file)), *args, **kwargs)
 
     @functools.wraps(make_board)
     def into_board(self: Any, log_dir: str, *args: Any, **kwargs: Any) -> None:
+        _tell_elsewhere(log_dir, session)
         make_board(self, output, *args, **kwargs)
 
     module.JSONWriter.__init__ = into_json
     module.TensorboardXWriter.__init__ = into_board
+
+
+def _tell_elsewhere(path: Any, session: Session) -> None:
+    """Say that what a script writes there goes into the run folder."""
+    inside = os.path.join(os.path.abspath(session.plan.child_output), "")
+    if not os.path.join(os.path.abspath(str(path)), "").startswith(inside):
+        session.neutralised("metrics and logs: %s is not written" % path)
 
 
 def _logger(module: Any, session: Session) -> None:
@@ -134,6 +156,7 @@ def _logger(module: Any, session: Session) -> None:
     @functools.wraps(set_up)
     def set_up_elsewhere(output: Any = None, *args: Any, **kwargs: Any) -> Any:
         if output is not None:
+            _tell_elsewhere(output, session)
             name = str(output)
             elsewhere = session.plan.child_output
             # Detectron2 takes a name with such an ending for the file itself.
@@ -151,7 +174,8 @@ def _summaries(module: Any, session: Session) -> None:
 
     @functools.wraps(init)
     def init_elsewhere(self: Any, log_dir: Any = None, *args: Any, **kwargs: Any) -> None:
-        kwargs.pop("logdir", None)  # the same in tensorboardX
+        same = kwargs.pop("logdir", None)  # in tensorboardX
+        _tell_elsewhere(log_dir or same or "runs", session)  # "runs": the default of both
         init(self, session.plan.child_output, *args, **kwargs)
 
     module.SummaryWriter.__init__ = init_elsewhere

@@ -65,6 +65,7 @@ def _watch_trainer(module: Any, session: Session) -> None:
     @functools.wraps(train)
     def seeing_train(self: Any, *args: Any, **kwargs: Any) -> Any:
         see_config(getattr(self, "cfg", None), session)
+        neutralise.tell_end_of_script(session)
         return train(self, *args, **kwargs)
 
     module.TrainerBase.train = seeing_train

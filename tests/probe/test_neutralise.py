@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import os
+import sys
 import types
 
 import pytest
 
 from d2check.probe import neutralise
+from d2check.probe.imports import AfterImport
 from d2check.probe.plan import Plan
 from d2check.probe.recorder import Recorder
 from d2check.probe.session import Session
@@ -124,6 +127,8 @@ def test_a_logger_of_the_scripts_own_writes_into_the_run_folder(session):
     assert module.setup_logger("/data/precious", rank=2) == (inside, 2)
     assert module.setup_logger("/data/own.log") == (os.path.join(inside, "own.log"), 0)
     assert module.setup_logger() == (None, 0)
+    assert told(session).count("/data/own.log is not written") == 1
+    assert inside + " is not written" not in told(session)
 
 
 def test_writers_are_led_into_the_run_folder(session, tmp_path):
@@ -142,6 +147,8 @@ def test_writers_are_led_into_the_run_folder(session, tmp_path):
     assert writer.path == os.path.join(session.plan.child_output, "metrics.json")
     assert writer.window_size == 5
     assert module.TensorboardXWriter("/data/precious").path == session.plan.child_output
+    module.TensorboardXWriter(session.plan.child_output)
+    assert told(session).count("is not written") == 2
 
 
 @pytest.mark.parametrize("given", [("/data/precious",), (), {"log_dir": "x"}, {"logdir": "x"}])
@@ -158,3 +165,23 @@ def test_summaries_of_the_scripts_own_go_into_the_run_folder(session, given):
     writer = module.SummaryWriter(*(() if named else given), comment="a", **named)
     assert (writer.folder, writer.comment) == (session.plan.child_output, "a")
     assert writer.more == {}
+    folder = (*given, "runs")[0] if isinstance(given, tuple) else "x"
+    assert folder + " is not written" in told(session)
+
+
+def test_a_tracker_from_a_folder_that_the_script_adds_is_told_too(session, environment, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "comet_ml.py").write_text("")
+    neutralise.trackers(session)
+    assert "comet_ml" not in told(session)
+    after_import = AfterImport()
+    neutralise.watch(after_import, session)
+    after_import.install()
+    sys.path.insert(0, str(tmp_path / "site"))
+    try:
+        importlib.import_module("comet_ml")
+    finally:
+        sys.path.remove(str(tmp_path / "site"))
+        sys.meta_path.remove(after_import)
+        del sys.modules["comet_ml"]
+    assert "comet_ml: kept off the network (COMET_START_ONLINE=0" in told(session)
