@@ -69,11 +69,17 @@ def run(
     """
     # An audit needs neither, and they are a good part of what it would load.
     from d2check import verify
-    from d2check.harness.launch import launch
+    from d2check.harness.launch import NOT_WRITTEN, launch
     from d2check.looks import Looks
 
     started = time.monotonic()
     ends: list[dict[str, Any]] = []
+    missing: list[str] = []
+
+    def hear(line: str) -> None:
+        if line.startswith(NOT_WRITTEN):
+            missing.append(line.removeprefix("d2check: "))
+        on_line(line)
 
     def watch(record: dict[str, Any]) -> None:
         if record.get("t") == "end":
@@ -81,7 +87,7 @@ def run(
         on_record(record)
 
     looks = Looks(rules if plan.early_end else (), sources.GrowingRun(plan.folder))
-    ending = launch(plan, watch, on_line, enough=looks.enough)
+    ending = launch(plan, watch, hear, enough=looks.enough)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
     judged = _judged(rules, plan)
     if ending.kind is not EndingKind.INTERRUPTED and verify.wants_confirmation(plan, judged):
@@ -90,7 +96,7 @@ def run(
     return _report(
         judged,
         (),
-        terms,
+        replace(terms, notes=(*terms.notes, *missing)),
         seconds=time.monotonic() - started,
         interrupted=ending.kind is EndingKind.INTERRUPTED,
         neutralised=_neutralised(judged),

@@ -165,9 +165,11 @@ class Plan:
 def training(monkeypatch, tmp_path):
     """Runs the pipeline on a training that ends as told."""
 
-    def use(ending, end=None, events=(), **entry):
+    def use(ending, end=None, events=(), lines=(), **entry):
         def launch(plan, on_record, on_line, *, enough):
             on_record({"t": "begin"})
+            for line in lines:
+                on_line(line)
             if end:
                 on_record({"t": "end", **end})
             return ending
@@ -193,6 +195,12 @@ def test_a_run_tells_how_to_replay_it_and_what_was_turned_off(training):
     assert report.replay == "d2check audit runs"
     assert report.neutralised == ("checkpoints: none are written",)
     assert report.exit_code == 0
+
+
+def test_what_a_full_disk_has_kept_out_of_the_run_folder_is_in_the_report(training):
+    lines = ("iter 1", "d2check: not written: ending.json: No space left on device")
+    report = training(Ending(EndingKind.STOPPED), lines=lines)
+    assert report.notes == ("not written: ending.json: No space left on device",)
 
 
 def test_an_interrupted_training_is_judged_and_is_exit_2(training):

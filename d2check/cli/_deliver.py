@@ -69,16 +69,16 @@ def deliver(report: Report, choices: ReportChoices, *, also_json: Path | None = 
     """Write the files, show the report, return the exit code.
 
     A file that cannot be written takes nothing from the others: the report is shown, then
-    UsageError tells of the file.
+    UsageError tells of the file. also_json: a copy that nobody asked for; where it cannot be
+    written, that is told and changes no exit code.
     """
     from d2check.report import json_report
 
     failures: list[str] = []
     text = json_report.render(report) if also_json or choices.json else ""
     to_stdout = choices.json is not None and str(choices.json) == "-"
-    for path in (also_json, None if to_stdout else choices.json):
-        if path is not None:
-            _write(path, text, failures)
+    if choices.json is not None and not to_stdout:
+        _write(choices.json, text, failures)
     if choices.junitxml is not None:
         from d2check.report import junit
 
@@ -86,6 +86,8 @@ def deliver(report: Report, choices: ReportChoices, *, also_json: Path | None = 
     if to_stdout:
         _show(sys.stdout, text)
     show(report, choices, sys.stderr if to_stdout else sys.stdout)
+    if also_json is not None:
+        _write_copy(also_json, text)
     if failures:
         raise UsageError("\n".join(failures))
     return report.exit_code
@@ -127,6 +129,17 @@ def _write(path: Path, text: str, failures: list[str]) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         failures.append(f"{path}: not written: {error.strerror or error}")
+
+
+def _write_copy(path: Path, text: str) -> None:
+    """Whole or not at all: half a report is none that a program could read."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        click.echo(f"d2check: {path}: not written: {error.strerror or error}", err=True)
 
 
 def _show(stream: TextIO, text: str) -> None:

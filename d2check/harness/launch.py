@@ -32,6 +32,8 @@ OnLine = Callable[[str], None]
 # docs/run-folder.md says of the file `stop`; None while some are.
 Enough = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 
+NOT_WRITTEN = "d2check: not written: "  # how a line of ours tells of a file of the run folder
+
 # What keeps the streams open after the child and its workers are gone is none of ours.
 LAST_OUTPUT_S = 5.0
 
@@ -60,12 +62,14 @@ def launch(
     redact = redactor(os.environ, [*plan.entry.get("overrides", ()), *plan.command])
     environment = manifest.child_environment(plan, os.environ)
     manifest.write_plan(plan)
+    manifest.reserve(plan.folder)
     opened = manifest.manifest(plan, redact, environment)
     failures = [manifest.write_json(plan.folder / wire.MANIFEST, opened)]
     with _interrupts() as asked:
         try:
             child = start_child(plan.command, environment, plan.cwd)
         except LaunchError as error:
+            manifest.release(plan.folder)
             _close_unstarted(plan, redact, str(error))
             raise
         session = _Session(plan, child, redact, limits or Limits())
@@ -82,6 +86,7 @@ def launch(
         finally:
             asked.closing = True
             last = session.close()
+            manifest.release(plan.folder)
             ending = session.ending()
             failures.append(session.write_ending(ending))
             closed = manifest.ended(opened, session.facts, session.neutralised)
@@ -90,7 +95,7 @@ def launch(
             failures += manifest.redact_output(plan.folder, redact)
     _tell(*last, on_record, on_line)
     for failure in filter(None, failures):
-        on_line(f"d2check: not written: {failure}")
+        on_line(f"{NOT_WRITTEN}{failure}")
     return ending
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -65,6 +66,10 @@ def tracker_variables(folder: Path) -> dict[str, str]:
     }
 
 
+SPARE = "spare"
+SPARE_BYTES = 512 * 1024  # a report of four ranks with every warning has 150 KiB
+
+
 def write_plan(plan: Plan) -> None:
     """Write plan.json, which also claims the folder: a second check finds it and stops.
 
@@ -81,6 +86,19 @@ def write_plan(plan: Plan) -> None:
         ) from error
     except OSError as error:
         raise LaunchError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def reserve(folder: Path) -> None:
+    """Keep room for what is written last, the ending and the report, should the disk get full."""
+    # No room for it is no reason not to train; random, so that no file system compresses it.
+    with contextlib.suppress(OSError):
+        (folder / SPARE).write_bytes(os.urandom(SPARE_BYTES))
+
+
+def release(folder: Path) -> None:
+    """Give the room up: now the last files are written."""
+    with contextlib.suppress(OSError):
+        (folder / SPARE).unlink(missing_ok=True)
 
 
 def redact_plan(plan: Plan, redact: Redactor) -> str | None:

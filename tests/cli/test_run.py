@@ -242,3 +242,10 @@ def test_a_command_that_cannot_be_watched_is_refused(d2check, tmp_path, argument
     assert ran.code == 4, ran.out
     assert word in ran.err
     assert not (tmp_path / "d2check-runs").exists()
+
+
+def test_a_report_that_cannot_be_kept_in_the_run_folder_changes_no_exit_code(run, tmp_path):
+    ran = run(training="no-report")
+    assert ran.code == 0, ran.err
+    assert "report.json: not written: Is a directory" in ran.err
+    assert not list(only_run(tmp_path).glob("*.partial"))

@@ -430,6 +430,25 @@ def test_recording_that_stopped_on_a_full_disk_is_reported(plan_for):
     assert (ending.kind, ending.iteration) == (EndingKind.TRUNCATED, 2)
 
 
+def test_room_for_the_ending_is_kept_while_the_child_runs(plan_for):
+    plan = plan_for("""
+        begin()
+        print(os.path.getsize(os.path.join(os.path.dirname(RECORDS.name), "spare")))
+        record("end", kind="finished", i=0)
+    """)
+    lines = []
+    launch(plan, on_line=lines.append)
+    assert lines == [str(512 * 1024)]
+    assert not (plan.folder / "spare").exists()
+
+
+def test_a_disk_without_room_for_the_spare_stops_nothing(plan_for, monkeypatch):
+    monkeypatch.setattr("d2check.harness.manifest.SPARE", "no/such/folder")
+    assert launch(plan_for("begin(); record('end', kind='finished', i=0)")).kind is (
+        EndingKind.FINISHED
+    )
+
+
 def test_full_disk_on_our_side_does_not_stop_the_child(plan_for, monkeypatch):
     def full(self, text):
         self.failed = "stdout.log: No space left on device"

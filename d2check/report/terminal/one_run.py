@@ -12,7 +12,7 @@ from d2check.report.terminal.rule_lines import show_rule_lines
 
 _ENDED_EARLY = "ended-early"
 _QUIET_EVENTS = ("neutralised", "dataset", _ENDED_EARLY)
-_LABELS = {"phase-skipped": "left out"}
+_LABELS = {"phase-skipped": "left out", "recording-failed": "not kept"}
 
 
 def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> None:
