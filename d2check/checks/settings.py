@@ -55,18 +55,29 @@ def invalid_steps(
     return Measurement(float(len(past) + len(negative) + disordered), "steps", None, extras)
 
 
-def batch_remainder(images_per_batch: int, world_size: int) -> Measurement:
+def batch_remainder(
+    images_per_batch: int, world_size: int, loss: Series | None = None
+) -> Measurement:
     """Images left over when the batch is divided over the processes (0 is needed).
 
-    extras: batch, world_size, per_process ("4 images"), proposed_batch.
+    Detectron2's loader asserts that (data/build.py), so a training that has a loss all the same has
+    a loader of its own: undecided. extras: batch, world_size, per_process ("4 images"),
+    proposed_batch.
     """
+    left_over = images_per_batch % world_size
+    if left_over and loss is not None and len(loss):
+        return Measurement(
+            None,
+            undecided=f"{images_per_batch} images do not divide by {world_size} processes, and it "
+            "trained all the same: what its loader makes of that is not known",
+        )
     extras: dict[str, Scalar] = {
         "batch": images_per_batch,
         "world_size": world_size,
         "per_process": counted(images_per_batch // world_size, "image"),
         "proposed_batch": max(world_size, images_per_batch // world_size * world_size),
     }
-    return Measurement(float(images_per_batch % world_size), "images", None, extras)
+    return Measurement(float(left_over), "images", None, extras)
 
 
 def norm_batch(
