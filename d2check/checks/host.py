@@ -68,6 +68,7 @@ def host_growth(
     world_size: int | None = None,
     free: Series | None = None,
     planned_iterations: int | None = None,
+    batch_images: Series | None = None,
     *,
     skip_share: float = 0.3,
     min_rows: int = 60,
@@ -82,7 +83,8 @@ def host_growth(
     MiB: workers, what the processes that it started hold of their own; family, the trainer with
     them, what is shared counted once, so that pages which a worker copies as it uses them count
     too; free, what the host has left. worker_set, family_processes: equal while these are the same
-    processes. images_per_batch: of the whole step. Of the one that surely grows most, by its slope
+    processes. images_per_batch: of the whole step, where batch_images, those that this process was
+    given per iteration, are not known. Of the one that surely grows most, by its slope
     less three standard errors. Undecided for workers that grow while images come to them for the
     first time, up to a level that needs no more than `level_share` of what is free.
 
@@ -103,20 +105,15 @@ def host_growth(
     most = max(found, key=lambda one: one.rise.certain_per_iteration)
     growing = most.rise.z > sure_z and most.rise.per_iteration > 0
     sight = None
-    if growing and most.who == WORKERS and images and images_per_batch and workers_per_process:
-        share = images_per_batch / (world_size or 1)
-        epochs = (int(rss.iterations[-1]) - int(rss.iterations[0]) + 1) * images_per_batch / images
-        sight = _first_sight(
-            most, epochs, images / share, workers_per_process, world_size or 1, seen_most
-        )
+    own = _own_images(batch_images, images_per_batch, world_size)
+    if growing and most.who == WORKERS and images and own and workers_per_process:
+        iterations = int(rss.iterations[-1]) - int(rss.iterations[0]) + 1
+        ranks = world_size or 1
+        epochs = iterations * own * ranks / images
+        sight = _first_sight(most, epochs, images / own, workers_per_process, ranks, seen_most)
     left_mib = float(free.values[-1]) if free is not None and len(free) else None
     if sight is not None and left_mib is not None and sight.level_mib < level_share * left_mib:
-        return Measurement(
-            None,
-            undecided=f"{WORKERS} grow while images come to them for the first time; once each has "
-            f"had them all that would be {sight.level_mib / 1024:.1f} GiB of the "
-            f"{left_mib / 1024:.1f} GiB that are free",
-        )
+        return Measurement(None, undecided=_room_for_all(sight.level_mib, left_mib))
     extras: dict[str, Scalar] = {
         "who": most.who,
         "of_workers": float(most.who == WORKERS),
@@ -163,6 +160,22 @@ def copied_memory(
         "of_free": all_mib / left_mib,
     }
     return Measurement(1000 * copied_mib / iterations, "MiB per 1,000 iterations", None, extras)
+
+
+def _room_for_all(level_mib: float, left_mib: float) -> str:
+    return (
+        f"{WORKERS} grow while images come to them for the first time; once each has had them all "
+        f"that would be {level_mib / 1024:.1f} GiB of the {left_mib / 1024:.1f} GiB that are free"
+    )
+
+
+def _own_images(
+    batch_images: Series | None, images_per_batch: int | None, world_size: int | None
+) -> float | None:
+    """Images that one process is given per iteration."""
+    if batch_images is not None and len(batch_images):
+        return float(np.median(batch_images.values))
+    return images_per_batch / (world_size or 1) if images_per_batch else None
 
 
 def _grown(who: str, held: Series, skip_share: float, blocks: int) -> _Grown:

@@ -53,6 +53,7 @@ def test_a_script_with_steps_of_its_own_is_judged_by_its_lazy_config(project):
     assert ran.code == 0, ran.out + ran.err
     # Two batches of four in each iteration.
     assert {record["batch"]["images"] for record in ran.records("iter")} == {8}
+    assert ran.finding("config/norm-small-batch")["value"] == 4  # not 8
     assert ran.finding("schedule/lr-not-as-configured")["verdict"] == "PASS"
     assert ran.finding("schedule/lr-unscaled")["value"] == pytest.approx(1.0)
 
