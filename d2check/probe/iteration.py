@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import datasets, extremes, facts, memory, taps, weights
+from . import datasets, dense, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .drawn import FirstObjects
@@ -62,6 +62,7 @@ class IterationProbe:
         self._scaler: Any = getattr(self.inner, "grad_scaler", None)
         self._spikes = SpikeWatch(self._recorder)
         self._objects = FirstObjects()
+        self._dense = dense.DenseHead(self._dense_is_due, self._dense_failed)
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
         self._norm: Any = None
@@ -89,6 +90,7 @@ class IterationProbe:
         self._undo = [loader, taps.tap_metrics(self.inner, self._mark)]
         if self._model is not None and hasattr(self._model, "register_forward_pre_hook"):
             self._undo.append(taps.tap_model(self._model, self._mark, see_in_model))
+            self._undo.append(self._dense.attach(self._model))
         if self._parameters:
             optimizer = self.inner.optimizer
             self._undo.append(
@@ -143,7 +145,8 @@ class IterationProbe:
         if self._lr_used is not None:
             record["lr_used"] = self._lr_used
             self._lr_used = None
-        self._waiting.append((record, lap, (self._norm, self._scale, self._found_inf)))
+        sampled = (self._norm, self._scale, self._found_inf, self._dense.take())
+        self._waiting.append((record, lap, sampled))
         self._norm = self._scale = self._found_inf = None
         self._write_passed()
         if self.iterations == LOADS_TOLD_AFTER:
@@ -213,6 +216,12 @@ class IterationProbe:
         if self._running:
             self._watch.mark(code)
 
+    def _dense_is_due(self) -> bool:
+        return self._running and int(self._trainer.iter) % dense.EVERY == 0
+
+    def _dense_failed(self, error: Exception) -> None:
+        self._recorder.note("warning", "scores of anchors could not be looked at: %s" % error)
+
     def _see(self, batch: Any) -> None:
         self.batch.add(batch)
         self._objects.look(batch)
@@ -255,7 +264,7 @@ class IterationProbe:
         self,
         record: dict[str, Any],
         lap: Lap,
-        sampled: tuple[Any, Any, Any],
+        sampled: tuple[Any, Any, Any, Any],
         *,
         by_events: bool = True,
     ) -> None:
@@ -264,6 +273,8 @@ class IterationProbe:
             for name, tensor in zip(("grad_norm", "grad_scale", "skipped_step"), sampled):
                 if tensor is not None:
                     record[name] = float(tensor)
+            if sampled[-1] is not None:
+                record["scalars"].update(dense.told(sampled[-1]))
         self._recorder.write(record)
         if by_events:
             self._watch.reuse(lap)
