@@ -71,7 +71,9 @@ def background_dip(curve: LossCurve) -> bool:
     Both ROI losses collapse early and come back while the proposals (and masks) do not, and the
     total stays below 1.5 times its start: healthy, seen in 4 of 233 real runs, and easily taken
     for a divergence. What rises in all heads alike is not this (see `beside_roi`), nor what rises
-    from a level that was reached after DIP_EFFECTIVE effective iterations.
+    from a level that was reached after DIP_EFFECTIVE effective iterations. Where the rows begin
+    later than the training, classes must end below the price of a coin instead, and what came
+    before the first row counts as effective.
     """
     rest = beside_roi(curve)
     if rest is None or len(curve) < 20:
@@ -79,12 +81,18 @@ def background_dip(curve: LossCurve) -> bool:
     size = max(3, len(curve) // 20)
     box = block_means(curve.heads["loss_box_reg"], size)
     lowest = int(np.argmin(box[: max(1, int(0.6 * len(box)))]))
-    if curve.effective[lowest * size] > DIP_EFFECTIVE:
+    first = int(curve.iterations[0])
+    unseen = first if first > NEAR_START else 0
+    if curve.effective[lowest * size] + unseen > DIP_EFFECTIVE:
         return False
     returned = float(np.mean(box[-2:]) - box[lowest])
     box_se = noise_of(curve.heads["loss_box_reg"]).mean_se(size)
     start, end = float(np.mean(curve.total[:size])), float(np.mean(curve.total[-2 * size :]))
-    if returned < max(0.4, 4 * box_se) or end > start + 0.4:
+    if returned < max(0.4, 4 * box_se):
+        return False
+    if unseen and np.mean(curve.heads["loss_cls"][-2 * size :]) > math.log(CHANCE_OF_TWO):
+        return False
+    if not unseen and end > start + 0.4:
         return False
     others, others_se = block_means(rest, size), noise_of(rest).mean_se(size)
     contrast = returned - float(np.mean(others[-2:]) - others[lowest])

@@ -64,6 +64,29 @@ def test_returning_foreground_is_undecided():
     assert "background" in (found.undecided or "")
 
 
+@pytest.mark.parametrize(("first", "told"), [(100, True), (3000, False)])
+def test_foreground_that_returns_is_known_in_a_stretch_from_the_dip_on(first, told):
+    """The dip lies in the first 500 iterations of a training: what returns later is no such dip."""
+    returning = 1 / (1 + np.exp(-(np.arange(120) - 35) / 8))
+    heads = {
+        "loss_cls": 0.10 + 0.10 * returning,
+        "loss_box_reg": 0.05 + 0.22 * returning,
+        "loss_rpn_cls": np.geomspace(0.05, 0.002, 120),
+        "loss_rpn_loc": np.geomspace(0.004, 0.002, 120),
+    }
+    sds = {"loss_cls": 0.05, "loss_box_reg": 0.05, "loss_rpn_cls": 0.3, "loss_rpn_loc": 0.2}
+    drawn = {
+        n: series(noisy(v, sds[n], k), n, every=20, statistic="median", start=first)
+        for k, (n, v) in enumerate(heads.items())
+    }
+    total = sum(s.values for s in drawn.values())
+    found = loss_rise(series(total, every=20, statistic="median", start=first), drawn)
+    assert found.value is not None
+    assert found.value > 1.8
+    assert found.extras["z"] > 4
+    assert ("background" in (found.undecided or "")) is told
+
+
 def test_the_last_row_counts_where_the_run_ended_in_nan():
     values = [2.7, 2.6, 2.6, 2.5, 2.6, 2.4, 2.5, 2.4, 2.5, 2.4, 2.3, 2.4, 3.1, 40.0, 5000.0]
     total = series(values)
