@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
+from d2check.harness.stacks import frame_of, place_of, stack_of, where_it_hung
 from d2check.model import Ending, EndingKind
 
 READ_FROM = "ending.json"
@@ -26,8 +26,6 @@ _NON_FINITE = re.compile(
     re.IGNORECASE,
 )
 _LAST_LINE = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
-_STACK_HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")
-_STACK_FRAME = re.compile(r'^  File "(.+)", line (\d+|\?\?\?) in (.+)$')
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
 
 _SIGNALS = {
@@ -79,8 +77,7 @@ def classify(seen: Evidence) -> Ending:
         kind = EndingKind.STOPPED if told == "stopped" else EndingKind.FINISHED
         return _ending(seen, kind, message=_left_badly(seen))
     if seen.hung is not None:
-        stack = stack_of(seen.stderr)
-        where = f"; it was in {_place(stack)}" if stack else ""
+        where, stack = where_it_hung(seen.stderr)
         return _ending(seen, EndingKind.HUNG, message=seen.hung + where, traceback=stack)
     if seen.over_budget:
         return _ending(seen, EndingKind.STOPPED, message="ended from outside, past its budget")
@@ -117,7 +114,7 @@ def traceback_of(lines: Sequence[str]) -> tuple[str | None, str | None, tuple[st
         if found:
             source = lines[index + 1].strip() if index + 1 < len(lines) else ""
             source = "" if _FRAME.match(f"  {source}") else source
-            frames.append(_frame(found[1], found[2], found[3], source))
+            frames.append(frame_of(found[1], found[2], found[3], source))
         elif not line.startswith(" "):
             last = _LAST_LINE.match(line)
             if last is None:
@@ -125,26 +122,6 @@ def traceback_of(lines: Sequence[str]) -> tuple[str | None, str | None, tuple[st
             message = "\n".join([last[2] or "", *lines[index + 1 : index + 12]]).strip()
             return last[1], message or None, tuple(frames)
     return None, None, tuple(frames)
-
-
-def stack_of(lines: Sequence[str]) -> tuple[str, ...]:
-    """The main thread's stack in the first dump by `faulthandler`, innermost frame last."""
-    stacks: list[list[tuple[str, str, str]]] = []
-    reading = False
-    for line in lines:
-        if line.startswith("Fatal Python error") and stacks:
-            break  # a loader worker's dump follows
-        frame = _STACK_FRAME.match(line)
-        if _STACK_HEAD.match(line):
-            stacks.append([])
-            reading = True
-        elif frame and reading:
-            stacks[-1].append((frame[1], frame[2], frame[3]))
-        else:
-            reading = False
-    whole = [stack for stack in stacks if stack]
-    main = next((s for s in whole if s[-1][2] == "<module>"), whole[0] if whole else [])
-    return tuple(_frame(*frame) for frame in reversed(main))
 
 
 def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
@@ -155,7 +132,7 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
         if inner[0] is not None:
             return _ending(seen, crash_kind(inner[0], inner[1]), *inner)
     frames = tuple(
-        _frame(*(str(part) for part in frame))
+        frame_of(*(str(part) for part in frame))
         for frame in end.get("traceback") or ()
         if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
     )
@@ -185,7 +162,7 @@ def _killed(seen: Evidence) -> Ending:
         parts.append(hint)
     stack = stack_of(seen.stderr)
     if stack:
-        parts.append(f"it was in {_place(stack)}")
+        parts.append(f"it was in {place_of(stack)}")
     last = "\n".join(seen.stderr[-40:])
     if _OUT_OF_MEMORY.search(last):
         # An uncaught C++ exception aborts the process without a Python traceback.
@@ -243,25 +220,6 @@ def _ending(
         read_from=READ_FROM,
         stage=_text(seen.end.get("stage")) if seen.end is not None else None,
     )
-
-
-def _frame(path: str, line: str, function: str, source: str = "") -> str:
-    place = f"{path}:{line} in {function}"
-    return f"{place}: {source.strip()}" if source.strip() else place
-
-
-def _place(stack: tuple[str, ...]) -> str:
-    """The innermost frame, and the innermost one of the user's own code when that is another."""
-    own = [frame for frame in stack if not _is_library(frame)]
-    if not own or own[-1] == stack[-1]:
-        return stack[-1]
-    return f"{stack[-1]}, called from {own[-1]}"
-
-
-def _is_library(frame: str) -> bool:
-    parts = PurePath(re.sub(r":\d+ in .*", "", frame)).parts
-    in_stdlib = any(re.fullmatch(r"python3\.\d+", part) for part in parts)
-    return "site-packages" in parts or "dist-packages" in parts or in_stdlib or frame[:1] == "<"
 
 
 def _text(value: Any) -> str | None:

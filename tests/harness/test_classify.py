@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2check.harness.classify import Evidence, classify, crash_kind, stack_of, traceback_of
+from d2check.harness.classify import Evidence, classify, crash_kind, traceback_of
 from d2check.model import EndingKind
 
 K = EndingKind
@@ -184,40 +184,6 @@ def test_stderr_without_traceback_gives_its_last_line():
     ending = classify(Evidence(exit_status=2, stderr=["usage: x", "error: no such file", ""]))
     assert ending.message == "it left with status 2: error: no such file"
     assert traceback_of(["nothing here"]) == (None, None, ())
-
-
-DUMP = """\
-Fatal Python error: Aborted
-
-Thread 0x00007f01 [loader] (most recent call first):
-  File "/usr/lib/python3.11/threading.py", line 320 in wait
-  File "/usr/lib/python3.11/threading.py", line 975 in _bootstrap
-
-Current thread 0x00007f02 (most recent call first):
-  File "/e/lib/python3.11/site-packages/torch/utils/data/dataloader.py", line 1133 in _try_get_data
-  File "/u/train.py", line 40 in main
-  File "/u/train.py", line 50 in <module>
-
-Extension modules: numpy.core (total: 1)
-Fatal Python error: Aborted
-
-Current thread 0x00007f03 (most recent call first):
-  File "/u/worker.py", line 1 in <module>
-""".splitlines()
-
-
-def test_stack_of_a_hung_process_is_its_main_threads():
-    stack = stack_of(DUMP)
-    assert stack[0] == "/u/train.py:50 in <module>"
-    assert stack[-1].endswith("dataloader.py:1133 in _try_get_data")
-    assert len(stack) == 3
-
-
-def test_hung_names_the_place_and_the_users_line_that_led_there():
-    message = classify(Evidence(hung="no iteration ended for 61 s", stderr=DUMP)).message
-    assert message is not None
-    assert message.startswith("no iteration ended for 61 s; it was in /e/lib/python3.11/")
-    assert message.endswith("in _try_get_data, called from /u/train.py:40 in main")
 
 
 def test_the_error_of_a_spawned_rank_is_told_and_not_the_launchers():
