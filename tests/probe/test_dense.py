@@ -139,8 +139,8 @@ def test_a_dense_head_is_looked_at_every_so_often_and_left_as_it_was(make, objec
     assert set(told[0]) == {dense.PREFIX + name for name in dense.NAMES}
     anchors = {r["i"]: r["scalars"]["num_pos_anchors"] for r in records if r["t"] == "iter"}
     assert told[0]["dense/fg_anchors"] == 2 * anchors[0]  # Detectron2 tells them per image
-    assert told[0]["dense/fg_score"] == pytest.approx(0.01, rel=0.3)  # the prior of a fresh head
-    assert told[0]["dense/bg_score"] == pytest.approx(0.01, rel=0.3)
+    assert 0 <= told[0]["dense/fg_cls_accuracy"] <= 1
+    assert 0 <= told[0]["dense/fg_found"] <= 1
     assert not any(name.startswith("dense/") for name in written)  # the user's log is his own
     assert type(model).losses is original
     assert "losses" not in vars(model)
@@ -277,9 +277,6 @@ def test_shares_are_of_the_objects_anchors_alone(dtype):
     assert told["dense/fg_anchors"] == 4
     assert told["dense/fg_cls_accuracy"] == 0.75
     assert told["dense/fg_found"] == 0.75
-    assert told["dense/bg_score"] == pytest.approx(torch.tensor(-5.0).sigmoid().item(), rel=0.01)
-    expected = torch.tensor([2.0, 2.0, -6.0, 2.0]).sigmoid().mean().item()
-    assert told["dense/fg_score"] == pytest.approx(expected, rel=0.01)
 
 
 def test_scores_at_anchors_are_those_of_all_levels_joined():
