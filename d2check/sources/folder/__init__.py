@@ -20,6 +20,7 @@ from d2check.sources.folder.pairing import pair
 from d2check.sources.metrics_json import read_metrics_stream
 
 if TYPE_CHECKING:
+    from d2check.sources.folder.ranks import RankLog
     from d2check.sources.tfevents import EventsSegment
 
 __all__ = [
@@ -51,6 +52,8 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     except OSError as error:
         raise cannot_be_read(path, error) from error
     if found.metrics is None and not found.logs and not any(one.rows for one in found.events):
+        if found.ranks:
+            return _of_ranks_alone(path, found.ranks)
         if found.setups:
             where = found.setups[-1].read_from
             raise InputError(
@@ -81,6 +84,25 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     told = tuple(Event("unreadable", str(one), read_from=one.where) for one in found.problems)
     events = (*runs[-1].events, *told, *found.unread)
     return (*runs[:-1], replace(runs[-1], events=events))
+
+
+def _of_ranks_alone(path: Path, ranks: Sequence[RankLog]) -> tuple[Run, ...]:
+    """A training of which only logs of ranks above 0 are left: how it ended, if they tell."""
+    from d2check.sources.folder.ranks import crashed
+
+    bad = crashed(ranks)
+    if bad is None:
+        raise InputError(
+            str(path),
+            "only logs of ranks above 0 in it, which hold no metrics, and no error in them",
+            EXPECTED,
+            "Add log.txt or metrics.json, which rank 0 writes",
+        )
+    others = [one for one in ranks if one is not bad]
+    source = str(path / bad.log.read_from)
+    return fused(
+        pair((), (bad.log,)), source, None, no_config=_NO_CONFIG_IN_TEXT, other_ranks=others
+    )
 
 
 def read_file(path: Path) -> tuple[Run, ...]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d2check.model import Series
+from d2check.model import Event, Series
 from d2check.sources._every import every_of
 from d2check.sources.folder.agreeing import same_numbers
 from d2check.sources.folder.refill import Told, refilled
+from d2check.sources.folder.stretches import joined
 from d2check.sources.metrics_json import MetricsSegment, period_of, segment_of_series
 
 if TYPE_CHECKING:
     from d2check.sources.tfevents import EventsSegment
 
 _SAME_SHARE = 0.8
+_TRAINING = "total_loss"
 
 
 def with_clocks(
@@ -43,10 +46,10 @@ def with_clocks(
         (_begin(mine), _clocked(_refilled(segment, mine, shared), mine))
         for segment, mine in zip(metrics, owned, strict=True)
     ]
-    for one in alone:
-        begin = float(one.clock.values[0])
+    for chain in _chains(alone):
+        begin = float(chain[0].clock.values[0])
         at = next((n for n, (b, _) in enumerate(found) if b is not None and b > begin), len(found))
-        found.insert(at, (begin, _clocked(_rows_of(one), [one])))
+        found.insert(at, (begin, _clocked(_rows_of(chain), chain)))
     return tuple(segment for _, segment in found)
 
 
@@ -88,17 +91,52 @@ def _refilled(
     return segment
 
 
-def _rows_of(one: EventsSegment) -> MetricsSegment:
-    loss = one.series.get("total_loss")
+def _chains(alone: Sequence[EventsSegment]) -> list[list[EventsSegment]]:
+    """The files of each training: a resume begins one of its own, with the row that was due."""
+    chains: list[list[EventsSegment]] = []
+    for one in sorted(alone, key=lambda e: float(e.clock.values[0])):
+        fits = [chain for chain in chains if _goes_on(one, chain[-1])]
+        if len(fits) == 1:
+            fits[0].append(one)
+        else:
+            chains.append([one])
+    return chains
+
+
+def _goes_on(one: EventsSegment, before: EventsSegment) -> bool:
+    mine, theirs = one.series.get(_TRAINING), before.series.get(_TRAINING)
+    if mine is None or theirs is None or mine.iterations[0] <= one.period:
+        return False
+    gap = int(mine.iterations[0] - theirs.iterations[-1])
+    later = float(one.clock.values[0]) > float(before.clock.values[-1])
+    return later and 0 < gap <= one.period and _losses(one) == _losses(before)
+
+
+def _losses(one: EventsSegment) -> set[str]:
+    return {name for name in one.series if "loss" in name and "val" not in name}
+
+
+def _rows_of(chain: Sequence[EventsSegment]) -> MetricsSegment:
+    series = joined([one.series for one in chain]) if len(chain) > 1 else chain[0].series
+    loss = series.get(_TRAINING)
     training = loss.iterations if loss is not None else np.empty(0, np.int64)
     segment = segment_of_series(
-        one.series,
+        series,
         training,
-        rows=one.rows,
+        rows=sum(one.rows for one in chain),
         period=period_of(training),
-        read_from=one.read_from,
+        read_from=chain[0].read_from,
     )
-    return replace(segment, malformed_lines=one.malformed_records)
+    events = []
+    for before, one in pairwise(chain):
+        text = f"{one.read_from} goes on where {before.read_from} ends"
+        at = int(one.series[_TRAINING].iterations[0])
+        events.append(Event("resume", text, at, one.read_from))
+    return replace(
+        segment,
+        events=(*segment.events, *events),
+        malformed_lines=sum(one.malformed_records for one in chain),
+    )
 
 
 def _clocked(segment: MetricsSegment, owned: Sequence[EventsSegment]) -> MetricsSegment:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from d2check.errors import InputError
-from d2check.model import Event, Series
+from d2check.model import Event
 from d2check.sources._links import not_followed
 from d2check.sources.folder import files
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json
@@ -18,6 +16,7 @@ from d2check.sources.metrics_json import MetricsFile, read_metrics_json
 # The readers of logs and of event files take longer to load than rows to be read, so each is
 # imported where there is something for it.
 if TYPE_CHECKING:
+    from d2check.sources.folder.ranks import RankLog
     from d2check.sources.log_txt import LogSegment
     from d2check.sources.tfevents import EventsSegment
 
@@ -25,8 +24,6 @@ EXPECTED = "an output folder of Detectron2 (metrics.json, log.txt) or a run fold
 # Event files are read at a few MB a second. Beside rows and a log, which has a clock of its own,
 # they add little.
 _SMALL_BYTES = 4 * 2**20
-
-_SAME_SHARE = 0.8  # a resume repeats some iterations, with other losses
 
 _T = TypeVar("_T")
 
@@ -36,7 +33,7 @@ class Contents:
     """What a folder holds.
 
     logs: of rank 0, those of rotated files first. setups: what logs without a training tell of one
-    that was set up. ranks: the last training in the log of each other rank. sources: the files that
+    that was set up. ranks: the starts in the logs of other ranks. sources: the files that
     were read, the main one first. problems: files that could not be read, and why. unread: files
     left out by choice.
     """
@@ -45,7 +42,7 @@ class Contents:
     logs: list[LogSegment] = field(default_factory=list)
     events: list[EventsSegment] = field(default_factory=list)
     setups: list[LogSegment] = field(default_factory=list)
-    ranks: list[LogSegment] = field(default_factory=list)
+    ranks: list[RankLog] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)
     problems: list[InputError] = field(default_factory=list)
     unread: list[Event] = field(default_factory=list)
@@ -89,6 +86,8 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
     others = [path for path in others if _tried(_is_log, path, found)]
     if not mains and not others:
         return
+    from d2check.sources.folder.captures import together
+    from d2check.sources.folder.ranks import RankLog
     from d2check.sources.log_txt import read_log
 
     rotated = [path for path in others if files.age(path.name)]
@@ -98,11 +97,13 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
         if log is None:
             continue
         if ".rank" in path.name:
-            found.ranks += log.segments[-1:]
+            rank = files.rank_of(path.name)
+            found.ranks += [RankLog(rank, one) for one in log.segments]
             continue
-        found.logs += [one for one in log.segments if not _repeats(one, found.logs)]
+        found.logs += log.segments
         found.setups += [log.setup] if log.setup else []
         read.append(path)
+    found.logs = together(found.logs)
     found.sources += sorted(read, key=lambda path: files.age(path.name))
 
 
@@ -135,26 +136,3 @@ def _has_gaps(found: Contents) -> bool:
     """Whether rows were lost that an event file may hold."""
     segments = found.metrics.segments if found.metrics else ()
     return any(one.lost or any(e.kind == "rows-missing" for e in one.events) for one in segments)
-
-
-def _shows_the_same(one: Series, other: Series) -> bool:
-    """Whether the shorter of two lies within the other: a capture of one of its processes."""
-    common, here, there = np.intersect1d(
-        one.iterations, other.iterations, assume_unique=True, return_indices=True
-    )
-    enough = len(common) >= _SAME_SHARE * min(len(one), len(other))
-    return enough and np.array_equal(one.values[here], other.values[there], equal_nan=True)
-
-
-def _repeats(log: LogSegment, known: Sequence[LogSegment]) -> bool:
-    """Whether a training, or a failed start, of another capture is in the list already."""
-    loss = log.series.get("total_loss")
-    for other in known:
-        same = other.series.get("total_loss")
-        if loss is None and same is None:
-            mine, theirs = log.ending(None), other.ending(None)
-            if (mine.error, mine.message) == (theirs.error, theirs.message):
-                return True
-        elif loss is not None and same is not None and _shows_the_same(loss, same):
-            return True
-    return False

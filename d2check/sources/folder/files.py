@@ -36,7 +36,8 @@ def is_output_folder(path: Path) -> bool:
         return True
     if any(_is_own_file(path / name) and not _is_other_json(path / name) for name in METRICS):
         return True
-    return bool(event_files(path, names_in(path)))
+    names = names_in(path)
+    return bool(event_files(path, names) or rank_logs(path, names))
 
 
 def stands_alone(path: Path, *, in_output: bool) -> bool:
@@ -77,6 +78,12 @@ def event_files(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for path in found if _is_own_file(path)]
 
 
+def rank_logs(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The logs of ranks above 0."""
+    found = [folder / name for name in names if name.startswith(_OTHER_RANKS)]
+    return [path for path in found if _is_own_file(path)]
+
+
 def other_logs(folder: Path, names: Sequence[str]) -> list[Path]:
     """Captures of the console beside log.txt, by their names; rotated ones first, oldest first."""
     found = [
@@ -87,6 +94,12 @@ def other_logs(folder: Path, names: Sequence[str]) -> list[Path]:
         and os.path.isfile(folder / name)
     ]
     return sorted(found, key=lambda path: -age(path.name))
+
+
+def rank_of(name: str) -> int:
+    """The rank whose log it is by its name; 1 where that has no number."""
+    found = re.search(r"\.rank(\d{1,6})", name)
+    return int(found[1]) if found else 1
 
 
 def links_out(folder: Path, names: Sequence[str]) -> Iterator[Path]:

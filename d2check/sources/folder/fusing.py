@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Link, Pair, moved
+from d2check.sources.folder.ranks import RankLog, runs_with_ranks
 from d2check.sources.folder.refill import Told, refilled
 from d2check.sources.folder.stretches import joined
 from d2check.sources.metrics_json import MetricsSegment
@@ -35,6 +37,7 @@ _CRASHES = (
     EndingKind.OUT_OF_MEMORY,
     EndingKind.NON_FINITE,
     EndingKind.KILLED,
+    EndingKind.HUNG,
 )
 
 
@@ -44,15 +47,16 @@ def fused(
     config: Config | None,
     *,
     no_config: str | None,
-    other_ranks: Sequence[LogSegment] = (),
+    other_ranks: Sequence[RankLog] = (),
     starts: int | None = None,
 ) -> tuple[Run, ...]:
     """One Run per training. Starts that failed before their first row become events of the next.
 
-    config: that of the folder, or None and `no_config` says why. other_ranks: the trainings in the
+    source: the main file; a training that another one beside it tells of is named by that one.
+    config: that of the folder, or None and `no_config` says why. other_ranks: the starts in the
     logs of ranks above 0, which know of their own crashes only.
     """
-    pairs = tuple(_refilled(one, pairs) for one in pairs)
+    pairs = _with_resumes([_refilled(one, pairs) for one in pairs])
     told: list[tuple[Pair, tuple[Event, ...]]] = []
     waiting: list[Event] = []
     for number, one in enumerate(pairs):
@@ -67,7 +71,8 @@ def fused(
     runs: list[Run] = []
     for number, (one, earlier) in enumerate(told):
         run = _run(one, pairs, source)
-        run = replace(run, segment=number, events=(*earlier, *run.events))
+        before = sum(other.source == run.source for other in runs)
+        run = replace(run, segment=before, events=(*earlier, *run.events))
         run = _configured(
             run,
             one,
@@ -83,8 +88,31 @@ def fused(
             run = replace(run, facts={**run.facts, "end_unexplained": True})
         runs.append(_with_rate_before(replace(run, ending=ending), runs))
     if runs and other_ranks:
-        runs[-1] = _with_ranks(runs[-1], other_ranks)
+        starts_s = [one.links[-1].log.starts_s if one.links else () for one, _ in told]
+        runs = runs_with_ranks(runs, starts_s, other_ranks, _starts_of(pairs))
     return tuple(runs)
+
+
+def _with_resumes(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Those of which only logs tell, joined where one goes on from another."""
+    alone = [one for one in pairs if one.metrics is None]
+    if len(alone) < 2:
+        return tuple(pairs)
+    from d2check.sources.folder.resumes import with_resumes
+
+    logs = iter(with_resumes([one.links[0].log for one in alone]))
+    found = []
+    for one in pairs:
+        if one.metrics is not None:
+            found.append(one)
+        elif (log := next(logs)) is not None:
+            found.append(Pair(None, (Link(log, 0),)))
+    return tuple(found)
+
+
+def _starts_of(pairs: Sequence[Pair]) -> tuple[float, ...]:
+    """The stamps of all starts that the logs of rank 0 tell of."""
+    return tuple(at for one in pairs for link in one.links for at in link.log.starts_s)
 
 
 def _with_rate_before(run: Run, earlier: Sequence[Run]) -> Run:
@@ -121,9 +149,10 @@ def _crashed(one: Pair) -> bool:
 def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
     metrics = one.metrics
     if metrics is None:
-        return _of_log(one.links[0].log, source)
+        log = one.links[0].log
+        return _of_log(log, _beside(source, log.read_from))
     run = Run(
-        source=source,
+        source=_beside(source, metrics.read_from),
         series=metrics.series,
         planned_iterations=metrics.planned_iterations,
         events=metrics.events,
@@ -146,6 +175,10 @@ def _run(one: Pair, pairs: Sequence[Pair], source: str) -> Run:
             malformed_lines=run.malformed_lines + log.malformed_lines,
         )
     return replace(run, series=_with_means_of_most({**run.series, **joined(added)}))
+
+
+def _beside(source: str, name: str) -> str:
+    return str(Path(source).parent / name)
 
 
 def _with_means_of_most(series: Mapping[str, Series]) -> dict[str, Series]:
@@ -323,15 +356,3 @@ def _failed_start(log: LogSegment) -> Event:
     words = ": ".join(filter(None, (ending.error, ending.message)))
     text = f"a start {ending.kind.value} before its first row of losses"
     return Event("failed-start", f"{text}: {words}" if words else text, read_from=ending.read_from)
-
-
-def _with_ranks(run: Run, others: Sequence[LogSegment]) -> Run:
-    """The run with the crash that only another rank's log tells of."""
-    if run.ending.kind not in _SAYS_NOTHING:
-        return run
-    for log in others:
-        ending = log.ending(run.planned_iterations)
-        if ending.kind in _CRASHES:
-            at = ending.iteration if ending.iteration is not None else run.ending.iteration
-            return replace(run, ending=replace(ending, iteration=at))
-    return run

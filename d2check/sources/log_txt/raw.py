@@ -43,7 +43,7 @@ def tells_of_an_end(start: Start, text: str, line: int, *, in_traceback: bool) -
         return True
     if _STUCK.search(text):
         start.event("collective-timeout", text[:_MAX_KEPT], line)
-        return True
+        return not in_traceback  # there it is the message of the error
     if _INTERRUPT.match(text) and not in_traceback:
         start.interrupted_line = line
         return True

@@ -116,8 +116,7 @@ class Reader:
         else:
             clocks = array("d", [math.nan]) * count
         start.add_all(table, clocks)
-        if clocks[-1] == clocks[-1]:
-            start.last_s = clocks[-1]
+        start.heard_at(clocks[-1])
         self._starts.line += count
         self._metric += count
         start.last_line = self._starts.line
@@ -196,8 +195,7 @@ class Reader:
                 return
             start = self._starts.next(number)
         start.last_line = number
-        if moment == moment:
-            start.last_s = moment
+        start.heard_at(moment)
         if start.crashes and row.has_loss:
             start.crashes = [replace(crash, survived=True) for crash in start.crashes]
         if last is None and not row.iteration and not row.has_loss and "lr" not in row.names:
@@ -283,9 +281,7 @@ class Reader:
         """Note where and when the current start was last heard of."""
         start = self._starts.current()
         start.last_line = self._starts.line
-        moment = self._clock.read(line)
-        if moment == moment:
-            start.last_s = moment
+        start.heard_at(self._clock.read(line))
         return start
 
     def _bare_error(self, start: Start, text: str) -> bool:

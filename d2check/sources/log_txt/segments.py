@@ -20,6 +20,7 @@ from d2check.sources.log_txt.start import Evaluation, Start
 from d2check.sources.log_txt.tracebacks import KILLED_WORKER
 
 WINDOW = 20  # CommonMetricPrinter: median(20) and avg(20) since v0.1
+_SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
 _RAW = frozenset({"lr", "eta_s", "max_mem", "last_time", "last_data_time"})
 
 _SIZE = r"([\d.]+) ?([KMGT]i?B|bytes)"
@@ -44,6 +45,10 @@ class LogSegment:
     planned_iterations: told by its config, by auto-scaling or by the row; planned_about: from the
     last eta. config: the dump inside the log, of this very start. began: a loop started.
     class_instances: class -> boxes in the training set (long names shortened by Detectron2).
+    starts_s, ends_s: stamps of the first line of each of its processes and of the last line of all,
+    in seconds since an arbitrary moment (of a year that is not known where the stamps name none);
+    wall_begin_s: the stamp that `wall_s` counts from. NaN where there are no stamps. other_ends:
+    what other captures of the same console tell of its end. files: names of all of them.
     """
 
     series: Mapping[str, Series]
@@ -63,15 +68,22 @@ class LogSegment:
     last_line: int
     read_from: str
     last_seen: LastSeen = field(repr=False)
+    starts_s: tuple[float, ...] = ()
+    ends_s: float = math.nan
+    wall_begin_s: float = math.nan
+    other_ends: tuple[LastSeen, ...] = field(default=(), repr=False)
+    files: tuple[str, ...] = ()
 
     def ending(self, planned_iterations: int | None) -> Ending:
         """How it ended, when this many iterations were planned (None: as the log itself tells)."""
-        return self.last_seen.ending(planned_iterations or self.planned_iterations)
+        planned = planned_iterations or self.planned_iterations
+        told = [one.ending(planned) for one in (self.last_seen, *self.other_ends)]
+        return next((one for one in told if one.kind not in _SAYS_NOTHING), told[0])
 
     @property
     def torn_out(self) -> bool:
         """Whether neither its start nor its end is there: rows copied out of a log."""
-        return self.last_seen.torn_out
+        return all(one.torn_out for one in (self.last_seen, *self.other_ends))
 
 
 def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
@@ -127,7 +139,7 @@ def _continues(start: Start, before: Start) -> bool:
 
 def _segment(group: Sequence[Start]) -> LogSegment:
     last = group[-1]
-    series = _series(group)
+    series, wall_begin_s = _series(group)
     training = series.get("total_loss")
     if training is None:
         training = next((s for n, s in series.items() if "loss" in n), None)
@@ -161,13 +173,18 @@ def _segment(group: Sequence[Start]) -> LogSegment:
         last_line=max(last.last_line, last.line),
         read_from=last.name,
         last_seen=seen,
+        starts_s=tuple(start.first_s for start in group),
+        ends_s=last.last_s,
+        wall_begin_s=wall_begin_s,
+        files=(last.name,),
     )
 
 
 # ---------------------------------------------------------------------------------------- series
 
 
-def _series(group: Sequence[Start]) -> dict[str, Series]:
+def _series(group: Sequence[Start]) -> tuple[dict[str, Series], float]:
+    """All series of one training, and the stamp that `wall_s` counts from."""
     pieces: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
     clocks: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
     longest = 1
@@ -182,12 +199,11 @@ def _series(group: Sequence[Start]) -> dict[str, Series]:
             longest = max(longest, start.last_iteration + 1 - (start.start_iteration or 0))
     means = set().union(*(start.mean_names for start in group))
     series = {name: _one(name, parts, longest, means) for name, parts in pieces.items()}
-    if clocks:
-        wall = _wall(group, clocks)
-        if wall is not None:
-            series["wall_s"] = wall
+    wall, begin = _wall(group, clocks) if clocks else (None, math.nan)
+    if wall is not None:
+        series["wall_s"] = wall
     series |= _results(group)
-    return series
+    return series, begin
 
 
 def _one(
@@ -226,18 +242,18 @@ def _ordered(
 
 def _wall(
     group: Sequence[Start], clocks: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
-) -> Series | None:
+) -> tuple[Series | None, float]:
     iterations, moments = _ordered(clocks)
     known = np.isfinite(moments)
     if not known.any():
-        return None
+        return None, math.nan
     if not known.all():
         iterations, moments = iterations[known], moments[known]
     began = group[0].began_s
     begin = began if math.isfinite(began) and began <= moments[0] else float(moments[0])
     every = every_of(iterations, WINDOW)
     moments -= begin  # in place: nobody else reads the stamps
-    return Series("wall_s", iterations, moments, max(every, 1))
+    return Series("wall_s", iterations, moments, max(every, 1)), begin
 
 
 def _results(group: Sequence[Start]) -> dict[str, Series]:

@@ -43,8 +43,8 @@ class Evaluation:
 class Start:
     """One process, or one `train()` call of a notebook, from its first line to the next's.
 
-    began_line: where its loop started. began_s, last_s: stamps in seconds. total_time_line: where
-    it told its whole time, which it does however the loop was left.
+    began_line: where its loop started. first_s, began_s, last_s: stamps in seconds. total_line:
+    where it told its whole time, which it does however the loop was left.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Start:
     last_iteration: int | None = None
     recent: tuple[tuple[int, float], ...] = ()
     began_line: int | None = None
+    first_s: float = float("nan")
     began_s: float = float("nan")
     last_s: float = float("nan")
     start_iteration: int | None = None
@@ -89,6 +90,13 @@ class Start:
     serialized: int | None = None
     after_sampler: bool = False
     malformed: int = 0
+
+    def heard_at(self, moment: float) -> None:
+        """Note the stamp of a line; NaN where it has none."""
+        if moment == moment:
+            self.last_s = moment
+            if self.first_s != self.first_s:
+                self.first_s = moment
 
     @property
     def is_over(self) -> bool:

@@ -41,6 +41,7 @@ _NON_FINITE = re.compile(
     r"|contains invalid numeric entries|: tensor\((?:nan|-?inf)",
     re.IGNORECASE,
 )
+_STUCK = re.compile(r"collective operation timeout", re.IGNORECASE)  # of NCCL's watchdog
 SIGNAL = re.compile(r"\b(SIG[A-Z]{3,6})\b")
 KILLED_WORKER = re.compile(r"DataLoader worker .*(?:killed by signal|exited unexpectedly).*")
 
@@ -67,7 +68,7 @@ class Crash:
 
 
 def crash_kind(error: str, message: str) -> EndingKind:
-    """Whether an exception means out of memory, non-finite numbers, Ctrl-C or any other crash."""
+    """Whether an exception means out of memory, NaN, Ctrl-C, ranks that waited, or any other."""
     name = error.rpartition(".")[2]
     if name == "KeyboardInterrupt":
         return EndingKind.INTERRUPTED
@@ -75,6 +76,8 @@ def crash_kind(error: str, message: str) -> EndingKind:
         return EndingKind.OUT_OF_MEMORY
     if name == "FloatingPointError" or _NON_FINITE.search(message):
         return EndingKind.NON_FINITE
+    if _STUCK.search(message):
+        return EndingKind.HUNG
     if name in ("ProcessExitedException", "ChildFailedError") and SIGNAL.search(message):
         return EndingKind.KILLED
     return EndingKind.CRASHED
