@@ -6,12 +6,14 @@ A look takes from one to a hundred milliseconds, so the next one waits `RARELY` 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nvml
 from .host import HostMemoryLeft, WorkersMemory
 from .memory import MIB
+from .stopping import LoopEnded
 
 if TYPE_CHECKING:
     from .session import Session
@@ -111,9 +113,11 @@ class Machine:
     def _tell_copied(self) -> None:
         """What the workers share less than at the first look: they have copied it.
 
-        The look is as long as the first one was, and no iteration waits for it.
+        The look is as long as the first one was, and no iteration waits for it. A training that
+        breaks is left alone: its error is to be told before other ranks end it.
         """
-        if self._shared is None or self._session is None:
+        error = sys.exc_info()[1]
+        if self._shared is None or not isinstance(error, (LoopEnded, type(None))):
             return
         family, calls, shared_mib = self._shared
         if len(family) < 2 or set(descendants(os.getpid())) != family:

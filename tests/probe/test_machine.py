@@ -12,6 +12,7 @@ import pytest
 from d2check.model import Verdict
 from d2check.probe import machine, nvml, wire
 from d2check.probe.machine import RARELY, Machine, Now
+from d2check.probe.stopping import LoopEnded
 from d2check.rules.judge import judge
 from d2check.rules.load import load_rules
 from d2check.sources.run_folder import read_run_folder
@@ -254,6 +255,24 @@ def test_what_workers_copy_of_what_they_share_is_told_at_the_end(forked, does, c
     assert facts["workers_copied_mib"] == pytest.approx(copied_mib, abs=3)
     assert facts["workers_copied_iterations"] == 1
     assert facts["workers_shared_mib"] >= 0
+
+
+def test_a_training_that_breaks_waits_for_no_look(monkeypatch, clock):
+    told, looks = [], []
+    monkeypatch.setattr(
+        machine, "family_memory", lambda: looks.append(1) or {"family_shared_mib": 500.0}
+    )
+    monkeypatch.setattr(machine, "descendants", lambda pid: [1, 2])
+    looked = Machine(types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append)))
+    for _ in range(machine.FAMILY_AFTER):
+        looked.take()
+    for error, times in ((ValueError("broken"), 1), (LoopEnded("iterations"), 2)):
+        try:
+            raise error
+        except (ValueError, LoopEnded):
+            looked.end()
+        assert len(looks) == times
+    assert told[0]["facts"]["workers_shared_mib"] == 500.0
 
 
 def test_nothing_is_told_of_other_workers_than_those_of_the_first_look(monkeypatch, clock):
