@@ -61,11 +61,12 @@ def launch(
     """
     redact = redactor(os.environ, [*plan.entry.get("overrides", ()), *plan.command])
     environment = manifest.child_environment(plan, os.environ)
-    manifest.write_plan(plan)
-    manifest.reserve(plan.folder)
-    opened = manifest.manifest(plan, redact, environment)
-    failures = [manifest.write_json(plan.folder / wire.MANIFEST, opened)]
+    # From here on nothing may end this half way: plan.json holds secrets until they are masked.
     with _interrupts() as asked:
+        manifest.write_plan(plan)
+        manifest.reserve(plan.folder)
+        opened = manifest.manifest(plan, redact, environment)
+        failures = [manifest.write_json(plan.folder / wire.MANIFEST, opened)]
         try:
             child = start_child(plan.command, environment, plan.cwd)
         except LaunchError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from d2check.errors import LaunchError
-from d2check.harness import output
+from d2check.harness import manifest, output
 from d2check.harness.launch import launch
 from d2check.model import EndingKind
 
@@ -329,6 +329,21 @@ def test_sigkill_of_the_guard_ends_the_child(plan_for):
 
 
 @linux
+def test_an_interrupt_before_the_child_starts_leaves_no_secret_behind(plan_for, monkeypatch):
+    gather = manifest.manifest
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return gather(*arguments)
+
+    monkeypatch.setattr(manifest, "manifest", interrupted)
+    entry = {"kind": "config", "config": "/c.yaml", "overrides": ["MY.API_KEY", "s3cr3t-of-mine"]}
+    plan = plan_for("time.sleep(60)", entry=entry)
+    assert launch(plan).kind is EndingKind.INTERRUPTED
+    assert "s3cr3t-of-mine" not in (plan.folder / "plan.json").read_text()
+
+
+@posix
 def test_second_interrupt_does_not_wait_for_a_child_that_takes_its_time(plan_for):
     plan = plan_for("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(ENDLESS))
     parent, pids = start_parent(plan)
