@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import os
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 NEVER = 10**9  # iterations
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Importable package -> the variables that keep it from the network, by its documentation. mlflow
 # has no off switch: its store is led into the run folder.
@@ -140,6 +142,29 @@ def _writers(module: Any, session: Session) -> None:
 
     module.JSONWriter.__init__ = into_json
     module.TensorboardXWriter.__init__ = into_board
+    for writer in (module.JSONWriter, module.TensorboardXWriter):
+        writer.write = _while_there_is_room(writer.write, session)
+        writer.close = _while_there_is_room(writer.close, session)
+
+
+def _while_there_is_room(write: Any, session: Session) -> Any:
+    """A disk that is full of our own folder's files must not end the training."""
+
+    @functools.wraps(write)
+    def write_or_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "_d2check_full", False):
+            return None
+        try:
+            return write(self, *args, **kwargs)
+        except OSError as problem:
+            if problem.errno not in FULL:
+                raise
+            self._d2check_full = True
+            words = "%s writes nothing more: %s" % (type(self).__name__, problem)
+            session.recorder.note("warning", words)
+            return None
+
+    return write_or_tell
 
 
 def _tell_elsewhere(path: Any, session: Session) -> None:

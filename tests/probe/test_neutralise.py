@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.machinery
 import os
@@ -136,6 +137,11 @@ def test_writers_are_led_into_the_run_folder(session, tmp_path):
         def __init__(self, path, window_size=20):
             self.path, self.window_size = path, window_size
 
+        def write(self):
+            pass
+
+        close = write
+
     class Board(Writer):
         pass
 
@@ -149,6 +155,35 @@ def test_writers_are_led_into_the_run_folder(session, tmp_path):
     assert module.TensorboardXWriter("/data/precious").path == session.plan.child_output
     module.TensorboardXWriter(session.plan.child_output)
     assert told(session).count("is not written") == 2
+
+
+def test_writers_on_a_full_disk_end_no_training(session):
+    class Writer:
+        def __init__(self, path):
+            self.problem, self.tried = errno.ENOSPC, 0
+
+        def write(self):
+            self.tried += 1
+            raise OSError(self.problem, os.strerror(self.problem))
+
+        def close(self):
+            self.tried += 1
+
+    class Board(Writer):
+        pass
+
+    module = types.SimpleNamespace(JSONWriter=Writer, TensorboardXWriter=Board)
+    neutralise._writers(module, session)
+    writer = module.JSONWriter("metrics.json")
+    for _ in range(2):
+        writer.write()
+    writer.close()
+    assert writer.tried == 1
+    assert told(session).count("Writer writes nothing more: [Errno 28]") == 1
+    other = module.JSONWriter("metrics.json")
+    other.problem = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        other.write()
 
 
 @pytest.mark.parametrize("given", [("/data/precious",), (), {"log_dir": "x"}, {"logdir": "x"}])
