@@ -96,11 +96,23 @@ def run(
     return _report(
         judged,
         (),
-        replace(terms, notes=(*terms.notes, *missing)),
+        replace(terms, notes=(*terms.notes, *_left_out(plan), *missing)),
         seconds=time.monotonic() - started,
         interrupted=ending.kind is EndingKind.INTERRUPTED,
         neutralised=_neutralised(judged),
         replay=f"d2check audit {shown(plan.folder)}",
+    )
+
+
+def _left_out(plan: Plan) -> tuple[str, ...]:
+    """What a run that asked for a length has not tried, of all that a run without one does."""
+    from d2check.harness.phases import PHASES, RAMP
+
+    if {phase.name for phase in plan.phases} != {*PHASES} - {RAMP}:
+        return ()
+    return (
+        "no ramp of the rate to its peak was tried: --iterations and --budget leave it out, "
+        f"--phases {','.join(PHASES)} has it tried too",
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from d2check import fleet, pipeline
 from d2check.errors import InputError, UsageError
+from d2check.harness.phases import plan_phases
 from d2check.model import (
     Ending,
     EndingKind,
@@ -155,6 +156,7 @@ class Plan:
     command = ("python",)
     phases = ()
     early_end = True
+    confirm = False
 
     def __init__(self, folder, **entry):
         self.folder = folder
@@ -165,7 +167,7 @@ class Plan:
 def training(monkeypatch, tmp_path):
     """Runs the pipeline on a training that ends as told."""
 
-    def use(ending, end=None, events=(), lines=(), **entry):
+    def use(ending, end=None, events=(), lines=(), phases=(), **entry):
         def launch(plan, on_record, on_line, *, enough):
             on_record({"t": "begin"})
             for line in lines:
@@ -180,7 +182,9 @@ def training(monkeypatch, tmp_path):
         )
         monkeypatch.setattr(fleet, "judge", lambda rules, run: (finding("PASS"),))
         monkeypatch.chdir(tmp_path)
-        return pipeline.run(Plan(tmp_path / "runs", **entry), ())
+        plan = Plan(tmp_path / "runs", **entry)
+        plan.phases = phases
+        return pipeline.run(plan, ())
 
     return use
 
@@ -201,6 +205,16 @@ def test_what_a_full_disk_has_kept_out_of_the_run_folder_is_in_the_report(traini
     lines = ("iter 1", "d2check: not written: ending.json: No space left on device")
     report = training(Ending(EndingKind.STOPPED), lines=lines)
     assert report.notes == ("not written: ending.json: No space left on device",)
+
+
+@pytest.mark.parametrize(
+    ("names", "iterations", "told"), [(None, 50, True), (None, None, False), (("ramp",), 50, False)]
+)
+def test_a_run_of_a_length_that_was_asked_for_says_that_it_tried_no_ramp(
+    training, names, iterations, told
+):
+    report = training(Ending(EndingKind.STOPPED), phases=plan_phases(names, iterations, None))
+    assert any("no ramp" in note and "--phases" in note for note in report.notes) is told
 
 
 def test_an_interrupted_training_is_judged_and_is_exit_2(training):
