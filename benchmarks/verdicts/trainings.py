@@ -172,8 +172,8 @@ RIGHT = {
     "half of the classes random": {"labels/classes-guessed"},
     "frozen weights": {"loss/head-stuck", "weights/untouched", "weights/frozen-norm-from-scratch"},
     "weights not loaded": {"weights/not-loaded", "weights/mostly-skipped"},
-    "box format": {"labels/box-format", "labels/boxes-off-masks"},
-    "boxes not flipped": {"labels/boxes-off-masks"},
+    "box format": {"labels/box-format", "labels/boxes-off-masks", "labels/boxes-left-behind"},
+    "boxes not flipped": {"labels/boxes-off-masks", "labels/boxes-left-behind"},
     "slow loader": {"time/data-bound"},
     "bursty loader": {"time/data-bound"},
     "host memory leak": {"memory/host-growth"},
@@ -455,7 +455,7 @@ def pack(training: Training, folder: Path) -> None:
 
 _KEPT = (
     "total_loss", "loss_", "lr", "roi_head/num_", "rpn/num_pos", "num_pos",
-    "fast_rcnn/fg_", "fast_rcnn/cls_", "fast_rcnn/false_negative",
+    "fast_rcnn/fg_", "fast_rcnn/cls_", "fast_rcnn/false_negative", "dense/",
 )  # fmt: skip
 # Where it was trained is nobody's business.
 _MACHINE = re.compile(r'"/[^"]*?/(site-packages/|demo/images/)')

@@ -86,6 +86,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             labels.class_range,
             labels.box_format,
             labels.boxes_off_masks,
+            labels.boxes_left_behind,
             classes.class_choice,
             labels.imbalance,
             labels.anchor_fit,

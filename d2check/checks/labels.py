@@ -226,6 +226,54 @@ def boxes_off_masks(compared: int, outside: int, *, min_objects: int = 20) -> Me
     return Measurement(outside / compared, "share", None, extras)
 
 
+def boxes_left_behind(
+    compared: int,
+    not_compared: int,
+    followed: int,
+    stayed: int,
+    elsewhere: int,
+    moved: int,
+    resized: int,
+    why: str | None = None,
+    fault: str | None = None,
+    kind: str | None = None,
+    agree: int | None = None,
+    of: int | None = None,
+    *,
+    min_images: int = 4,
+) -> Measurement:
+    """Share of the images, of those that could show it, whose boxes did not go with the image.
+
+    All are the facts `drawn_*`. The commonest fault counts, and the images in which it would have
+    been seen. extras: compared, followed, told (images that could show a fault), stray (of them,
+    images that neither followed nor agree), stray_share, moved, resized, fault (in words), kind,
+    agree (images with that fault), of.
+    """
+    agree, of = agree or 0, of or 0
+    told = followed + stayed + elsewhere
+    if told < min_images:
+        also = f", mostly because {why}" if why else ""
+        seen = compared + not_compared
+        return Measurement(
+            None, undecided=f"the boxes of only {told} of {seen} images could be compared{also}"
+        )
+    stray = told - followed - (agree if agree > 1 else 0)
+    extras: dict[str, Scalar] = {
+        "compared": compared,
+        "followed": followed,
+        "told": told,
+        "stray": stray,
+        "stray_share": stray / told,
+        "moved": moved,
+        "resized": resized,
+        "fault": fault,
+        "kind": kind,
+        "agree": agree,
+        "of": of,
+    }
+    return Measurement(agree / of if of else 0.0, "share", None, extras)
+
+
 def imbalance(rarest: int, commonest: int) -> Measurement:
     """Objects of the commonest class over those of the rarest that occurs. extras: both counts."""
     extras: dict[str, Scalar] = {"rarest": rarest, "commonest": commonest}

@@ -160,6 +160,8 @@ class Training:
         probe.detach()
         last = probe.last_iteration
         probe.tell_loads()
+        if not isinstance(error, KeyboardInterrupt):  # whoever interrupts does not want to wait
+            probe.tell_images()
         probe.course.end()
         if self._checksums is not None:
             if error is None or self._reason is not None:

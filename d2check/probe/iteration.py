@@ -17,6 +17,7 @@ from . import datasets, dense, extremes, facts, memory, taps, weights
 from .batch import BatchFacts
 from .clocks import AFTER_RUN, ITERATION, RUN, Lap, Stopwatch
 from .drawn import FirstObjects
+from .first_images import FirstImages
 from .machine import Machine
 from .phases.course import WORST_BATCH, Course
 from .spikes import SpikeWatch
@@ -62,6 +63,7 @@ class IterationProbe:
         self._scaler: Any = getattr(self.inner, "grad_scaler", None)
         self._spikes = SpikeWatch(self._recorder)
         self._objects = FirstObjects()
+        self._images = FirstImages()
         self._dense = dense.DenseHead(self._dense_is_due, self._dense_failed)
         self._running = False  # between the hooks: what is heard then is the training's own
         self._stepped = False
@@ -208,6 +210,16 @@ class IterationProbe:
         if told:
             self._recorder.write({"t": "facts", "facts": told})
 
+    def tell_images(self) -> None:
+        """Record how the first images compare with their files; it reads those, so at the end."""
+        loader = getattr(self.inner, "data_loader", None)
+        if loader is None:
+            loader = getattr(self.inner, "fetched_from", None)
+        entry = datasets.training_set(self._session, loader, getattr(self._trainer, "cfg", None))
+        told = self._images.facts(loader, (entry or {}).get("files"))
+        if told:
+            self._recorder.write({"t": "facts", "facts": told})
+
     def mark(self, code: int) -> None:
         """Something of the iteration begins or ends, by the codes of `clocks`."""
         self._mark(code)
@@ -225,6 +237,8 @@ class IterationProbe:
     def _see(self, batch: Any) -> None:
         self.batch.add(batch)
         self._objects.look(batch)
+        if self._recorder.rank == 0:
+            self._images.look(batch)
 
     def _before_optimizer(self) -> None:
         if not self._running:

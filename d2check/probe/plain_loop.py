@@ -109,6 +109,7 @@ class PlainLoop:
         self.optimizer = seen.optimizer() if seen.optimizer is not None else None
         self.cfg = session.cfg
         self.iter = 0
+        self.fetched_from: Any = None  # the data set behind the loader that was asked first
         self._session = session
         self._seen = seen
         self._probe: Any = None
@@ -202,6 +203,7 @@ class PlainLoop:
 
     def _end(self, kind: str, **more: Any) -> None:
         self._close()
+        self._probe.tell_images()
         if self._checksums is not None:
             optimizer = getattr(self._probe.inner, "optimizer", None)
             self._checksums.note_untouched(self._session, self._probe.iterations, optimizer)
@@ -300,6 +302,8 @@ def _watch_fetches(module: Any, seen: Seen) -> None:
     def timed_fetch(self: Any) -> Any:
         if seen.loop is None:
             return fetch(self)
+        if seen.loop.fetched_from is None:
+            seen.loop.fetched_from = getattr(self, "_dataset", None)
         seen.loop.fetch(FETCH)
         try:
             return fetch(self)

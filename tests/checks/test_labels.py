@@ -5,6 +5,7 @@ import pytest
 from d2check.checks.labels import (
     anchor_fit,
     box_format,
+    boxes_left_behind,
     boxes_off_masks,
     class_range,
     data_error,
@@ -62,6 +63,25 @@ def test_boxes_that_nobody_looked_at_are_not_judged():
 def test_objects_outside_their_boxes_are_a_share_of_those_compared():
     assert boxes_off_masks(200, 50).value == 0.25
     assert "1 object " in boxes_off_masks(1, 1).undecided
+
+
+def test_boxes_left_behind_are_counted_among_the_images_that_could_show_it():
+    counts = {"moved": 20, "resized": 0, "fault": "words", "kind": "not moved"}
+    found = boxes_left_behind(40, 0, 20, 15, 3, **counts, agree=15, of=20)
+    assert found.value == 0.75
+    assert found.extras["told"] == 38
+    assert found.extras["stray"] == 3
+    assert boxes_left_behind(40, 0, 36, 0, 0, 20, 0).value == 0
+    # A single image that stayed agrees with none: it is one more that tells nothing.
+    assert boxes_left_behind(40, 0, 9, 1, 0, **counts, agree=1, of=1).extras["stray_share"] == 0.1
+
+
+def test_few_images_do_not_tell_of_boxes_left_behind():
+    few = boxes_left_behind(3, 37, 2, 1, 0, 1, 1, "they are cropped", agree=1, of=1)
+    assert few.undecided == (
+        "the boxes of only 3 of 40 images could be compared, mostly because they are cropped"
+    )
+    assert boxes_left_behind(0, 0, 0, 0, 0, 0, 0).undecided.endswith("could be compared")
 
 
 def test_the_class_after_the_last_is_background_and_no_class():
