@@ -24,6 +24,7 @@ from .phases.loader import find_mapped
 
 IMAGES, PER_BATCH = 40, 4
 LIMIT_S = 2.0  # for reading the files, once the training is over
+LARGEST = 50_000_000  # pixels of a file, which take up to a second and 150 MB
 SCANNED = 20000  # records that are searched where the names of the files are not known
 FINE = 4 * moves.SIDE  # pixels of a side before the mean is taken
 AS_LIKE = 0.005  # correlations that differ by less are equal
@@ -72,26 +73,37 @@ class FirstImages:
         """
         if not self._seen:
             return {}
-        started_s = time.perf_counter()
         unclear = self._unclear.copy()
         fates: list[left_behind.Fate] = []
+        drawn, self._drawn = self._drawn, []
         try:
-            found = Records(loader, files, [one.file_name for one in self._drawn])
+            found = Records(loader, files, [one.file_name for one in drawn])
         except Unclear as why:
-            unclear[str(why)] += len(self._drawn)
+            unclear[str(why)] += len(drawn)
+        except Exception as error:  # noqa: BLE001  a data set of the user's own making
+            unclear[_words(error)] += len(drawn)
         else:
-            for done, one in enumerate(self._drawn):
-                if time.perf_counter() - started_s > LIMIT_S:
-                    unclear["reading their files takes too long"] += len(self._drawn) - done
-                    break
-                try:
-                    fates.append(compare(one, found.record(one.file_name)))
-                except Unclear as why:
-                    unclear[str(why)] += 1
-                except Exception as error:  # noqa: BLE001  files and records of any making
-                    unclear[_words(error)] += 1
-        self._drawn = []
+            fates = compare_all(drawn, found, unclear)
         return summary(fates, unclear)
+
+
+def compare_all(
+    drawn: list[Drawn], found: Records, unclear: collections.Counter[str]
+) -> list[left_behind.Fate]:
+    """What became of each image, as far as there is time; reasons why not are counted."""
+    fates: list[left_behind.Fate] = []
+    started_s = time.perf_counter()
+    for done, one in enumerate(drawn):
+        if time.perf_counter() - started_s > LIMIT_S:
+            unclear["reading their files takes too long"] += len(drawn) - done
+            break
+        try:
+            fates.append(compare(one, found.record(one.file_name)))
+        except Unclear as why:
+            unclear[str(why)] += 1
+        except Exception as error:  # noqa: BLE001  files and records of any making
+            unclear[_words(error)] += 1
+    return fates
 
 
 def keep(sample: dict[str, Any]) -> Drawn:
@@ -248,9 +260,11 @@ def read_small(file_name: str) -> tuple[np.ndarray[Any, Any], tuple[int, int]]:
         # Some mappers turn such an image and some do not; of which its boxes are nobody says.
         if image.getexif().get(_ORIENTATION, 1) != 1:
             raise Unclear("their files tell an orientation (EXIF), which mappers treat differently")
+        if size[0] * size[1] > LARGEST:
+            raise Unclear("their files are too large to be read once more")
         image.draft("RGB", (FINE, FINE))  # a JPEG is decoded at a fraction of its size
-        pixels = np.asarray(image.convert("RGB"))
-    return small_copy(torch.from_numpy(pixels.copy()).permute(2, 0, 1)), size
+        pixels = np.array(image.convert("RGB"))
+    return small_copy(torch.from_numpy(pixels).permute(2, 0, 1)), size
 
 
 def _words(error: Exception) -> str:

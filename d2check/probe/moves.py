@@ -14,7 +14,7 @@ SIDE = 64  # pixels of a small copy, both ways
 LIKE = 0.9  # correlation of two copies of one image; brightness and contrast do not change it
 CLEAR = 0.1  # by which the best move has to lead: images that are symmetric tell nothing
 INSETS = (0.05, 0.1)  # share of a side: a window so much smaller must fit worse, or it is a crop
-CROPPED = "the images are not the whole of their files, as after a crop or a mosaic"
+CROPPED = "the images are not the whole of their files: cropped, mixed, or read in another way"
 
 
 class Move(NamedTuple):

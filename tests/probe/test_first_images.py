@@ -183,6 +183,22 @@ def test_records_that_do_not_tell_are_left_alone(records):
     assert "no mapper" in reason(records, loader=[])
 
 
+def test_a_data_set_that_breaks_when_it_is_asked_again_is_told(records):
+    class Broken(list):
+        def __getitem__(self, index):
+            raise RuntimeError("the connection is closed")
+
+    data_set = MapDataset(DatasetFromList(records), mapper([]))
+    data_set._dataset = Broken(records)
+    loader = types.SimpleNamespace(dataset=data_set)
+    assert reason(records, loader) == "RuntimeError: the connection is closed"
+
+
+def test_a_file_that_would_take_seconds_is_not_read_again(records, monkeypatch):
+    monkeypatch.setattr(first_images, "LARGEST", 200 * 150 - 1)
+    assert "too large" in reason(records)
+
+
 def first_unclear(record):
     with pytest.raises(first_images.Unclear) as raised:
         first_images.file_boxes(record)
