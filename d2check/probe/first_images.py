@@ -83,7 +83,8 @@ class FirstImages:
         except Exception as error:  # noqa: BLE001  a data set of the user's own making
             unclear[_words(error)] += len(drawn)
         else:
-            fates = compare_all(drawn, found, unclear)
+            with np.errstate(all="ignore"):  # boxes may be infinite
+                fates = compare_all(drawn, found, unclear)
         return summary(fates, unclear)
 
 

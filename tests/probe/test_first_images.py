@@ -132,6 +132,14 @@ def one(records, **change):
     return watch.facts(types.SimpleNamespace(dataset=data_set), None)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -1e30])
+def test_boxes_that_are_no_numbers_are_elsewhere_without_a_word(records, number):
+    boxes = structures.Boxes(torch.full((3, 4), number))
+    told = one(records, instances=instances_with(boxes))
+    assert told["drawn_elsewhere"] == told["drawn_compared"] == 1
+
+
 def instances_with(boxes):
     instances = structures.Instances((240, 320))
     instances.gt_boxes = boxes
