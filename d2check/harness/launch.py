@@ -261,6 +261,8 @@ class _Session:
             self._leaving = True
             self._child.ask_to_end()
             return
+        if any(copy.recording_failed for copy in self._copies):
+            self._watch.lose_sight()
         self._hung = self._watch.overdue(now)
         if self._hung is not None:
             self._leaving = True

@@ -46,6 +46,7 @@ class Watch:
         self._start = self._sign = self._record = now
         self._settled = False  # an iteration has ended in the present phase
         self._ended = False
+        self._blind = False
         self._times_s: deque[float] = deque(maxlen=500)
         self._longest_s = 0.0
         self.last_iteration: int | None = None
@@ -74,6 +75,10 @@ class Watch:
         elif kind == "end":
             self._ended = True
 
+    def lose_sight(self) -> None:
+        """No record comes any more, as the disk is full: only output is a sign of life now."""
+        self._blind = True
+
     def hang_limit_s(self) -> float:
         """Seconds without a record after which a training that iterates counts as hung."""
         limits = self._limits
@@ -90,6 +95,8 @@ class Watch:
             if waited_s > limits.leave_s:
                 return f"the training ended, but its process did not leave for {waited_s:.0f} s"
             return None
+        if self._blind:
+            return self._overdue_unseen(now)
         if self._settled:
             waited_s = now - self._record
             if waited_s <= limits.floor_s or waited_s <= self.hang_limit_s():
@@ -101,6 +108,12 @@ class Watch:
                 f"while one usually took {usual_s:.2g} s (limit {limit_s:.0f} s)"
             )
         return self._overdue_at_start(now)
+
+    def _overdue_unseen(self, now: float) -> str | None:
+        silent_s = now - self._sign
+        if silent_s <= max(self._limits.start_up_most_s, self.hang_limit_s()):
+            return None
+        return f"its records could not be written, and it printed nothing for {silent_s:.0f} s"
 
     def _overdue_at_start(self, now: float) -> str | None:
         what = "the next phase" if self._times_s else "training"

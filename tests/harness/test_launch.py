@@ -445,6 +445,19 @@ def test_recording_that_stopped_on_a_full_disk_is_reported(plan_for):
     assert (ending.kind, ending.iteration) == (EndingKind.TRUNCATED, 2)
 
 
+def test_a_training_that_a_full_disk_keeps_from_recording_is_not_ended_as_hung(plan_for):
+    plan = plan_for("""
+        begin(); iterate(0, 3)
+        print("d2check: recording stopped: No space left on device", file=sys.stderr, flush=True)
+        time.sleep(3)
+        print("trained to its end")
+    """)
+    lines = []
+    ending = launch(plan, on_line=lines.append, limits=QUICK)
+    assert ending.kind is EndingKind.TRUNCATED
+    assert "trained to its end" in lines
+
+
 def test_room_for_the_ending_is_kept_while_the_child_runs(plan_for):
     plan = plan_for("""
         begin()

@@ -108,3 +108,11 @@ def test_time_that_is_no_time_is_replaced_by_the_time_of_arrival(total_s):
 def test_limit_is_never_below_the_floor_nor_any_multiple(times):
     watch, _ = watch_after(BEGIN, *[{"t": "iter", "i": 0, "total_s": t} for t in times])
     assert watch.hang_limit_s() >= max(60.0, 5.0 * max(times))
+
+
+def test_a_training_whose_records_a_full_disk_refuses_is_not_taken_for_hung():
+    watch, now = watch_after(BEGIN, *iters(30))
+    watch.lose_sight()
+    watch.saw_output(now + 1000)
+    assert watch.overdue(now + 4000) is None
+    assert "could not be written" in (watch.overdue(now + 5000) or "")
