@@ -75,6 +75,7 @@ def neutralise(cfg: Any, session: Session) -> None:
     os.makedirs(output, exist_ok=True)
     mine = OmegaConf.select(cfg, "train.output_dir", default=None)
     if mine:
+        session.touched.watch(mine)
         session.neutralised("output folder: %s is not touched" % mine)
     session.neutralised("checkpoints: none are written")
     session.neutralised("evaluation: none is run")

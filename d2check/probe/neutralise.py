@@ -59,6 +59,7 @@ def config(cfg: Any, session: Session) -> None:
     os.makedirs(output, exist_ok=True)
     frozen = cfg.is_frozen()
     cfg.defrost()
+    session.touched.watch(cfg.OUTPUT_DIR)
     session.neutralised("output folder: %s is not touched" % cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = output
     session.neutralised("checkpoints: none are written")
@@ -92,6 +93,8 @@ def _checkpointer(module: Any, session: Session) -> None:
 
     @functools.wraps(init)
     def init_elsewhere(self: Any, model: Any, save_dir: str = "", **kwargs: Any) -> None:
+        if save_dir:
+            session.touched.watch(save_dir)
         init(self, model, session.plan.child_output if save_dir else save_dir, **kwargs)
 
     @functools.wraps(resume_or_load)
@@ -132,11 +135,13 @@ def _writers(module: Any, session: Session) -> None:
     @functools.wraps(make_json)
     def into_json(self: Any, json_file: str, *args: Any, **kwargs: Any) -> None:
         os.makedirs(output, exist_ok=True)
+        session.touched.watch(os.path.dirname(json_file) or None)
         _tell_elsewhere(json_file, session)
         make_json(self, os.path.join(output, os.path.basename(json_file)), *args, **kwargs)
 
     @functools.wraps(make_board)
     def into_board(self: Any, log_dir: str, *args: Any, **kwargs: Any) -> None:
+        session.touched.watch(log_dir)
         _tell_elsewhere(log_dir, session)
         make_board(self, output, *args, **kwargs)
 

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 from . import wire
 
@@ -28,6 +28,7 @@ class Recorder:
         self.rank = 0
         self.failed: str | None = None
         self.ended = False
+        self.before_end: Callable[[], None] | None = None  # what has something to tell by then
         self._folder = folder
         self._pid: int | None = None
         self._file = -1
@@ -71,6 +72,8 @@ class Recorder:
         if self.ended or os.getpid() != self._pid:
             return
         self.ended = True
+        if self.before_end is not None:
+            self.before_end()
         record = dict({"t": "end", "kind": kind, "clock": time.time()}, **more)
         if self.failed is None:
             self.write(record)

@@ -7,6 +7,7 @@ from typing import Any
 from .failure import describe
 from .plan import Plan
 from .recorder import Recorder
+from .touched import Touched
 
 
 class Session:
@@ -16,13 +17,14 @@ class Session:
     facts: of d2check.model.FACTS, as they become known. data_sets: one entry for each data set that
     Detectron2 loaded, see `datasets`. cfg: the yacs config that a script was seen to use.
     in_trainer: a loop of TrainerBase is being run. state_dicts_loaded: how often anything was
-    loaded into a module; None where nobody counts.
+    loaded into a module; None where nobody counts. touched: the folders that results would go into.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
         """Begin at stage `setup`. `rank`: of this process where the probe itself started it."""
         self.plan = plan
         self.recorder = recorder
+        recorder.before_end = self._before_end
         self.rank = rank
         self.stage = "setup"
         self.facts: dict[str, Any] = {}
@@ -31,6 +33,7 @@ class Session:
         self.cfg: Any = None
         self.in_trainer = False
         self.state_dicts_loaded: int | None = None
+        self.touched = Touched(self)
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:
@@ -38,6 +41,10 @@ class Session:
         if message not in self._neutralised:
             self._neutralised.add(message)
             self.recorder.note("neutralised", message)
+
+    def _before_end(self) -> None:
+        if self.recorder.rank == 0:
+            self.touched.tell()
 
     def crashed(self, error: BaseException, **more: Any) -> None:
         """Record the end by an exception."""

@@ -12,7 +12,7 @@ from d2check.report.terminal.rule_lines import show_rule_lines
 
 _ENDED_EARLY = "ended-early"
 _QUIET_EVENTS = ("neutralised", "dataset", _ENDED_EARLY)
-_LABELS = {"phase-skipped": "left out", "recording-failed": "not kept"}
+_LABELS = {"phase-skipped": "left out", "recording-failed": "not kept", "files-touched": "CHANGED"}
 
 
 def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> None:
