@@ -8,6 +8,8 @@ from typing import Any
 
 from . import left_behind, moves
 
+RESIZED_ALONE = "resized alone"
+
 
 def summary(fates: list[left_behind.Fate], unclear: collections.Counter[str]) -> dict[str, Any]:
     """Facts `drawn_*` of all images that were seen."""
@@ -24,41 +26,45 @@ def summary(fates: list[left_behind.Fate], unclear: collections.Counter[str]) ->
     }
     if unclear:
         told["drawn_not_compared_why"] = unclear.most_common(1)[0][0]
-    stayed = collections.Counter(_kind(fate) for fate in fates if fate.end == "stayed")
+    stayed = [fate for fate in fates if fate.end == "stayed"]
     if stayed:
-        kind = stayed.most_common(1)[0][0]
-        same = [fate for fate in fates if fate.end == "stayed" and _kind(fate) == kind]
-        sound = [fate for fate in fates if fate.end == "followed" and kind[0] in fate.tells]
+        as_in_file = any(fate.fault == left_behind.NEITHER for fate in stayed)
+        kinds = [_kind(fate, as_in_file) for fate in stayed]
+        kind = collections.Counter(kinds).most_common(1)[0][0]
+        same = [fate for fate, its in zip(stayed, kinds) if its == kind]
+        of = {kind[0], left_behind.UNMIRRORED} if as_in_file else {kind[0]}
+        sound = [fate for fate in fates if fate.end == "followed" and fate.tells & of]
         told.update(
             drawn_fault=in_words(same),
-            drawn_fault_kind=_kind_in_words(same),
+            drawn_fault_kind=kind[0],
             drawn_fault_images=len(same),
             drawn_fault_of=len(same) + len(sound),
         )
     return told
 
 
-def _kind(fate: left_behind.Fate) -> tuple[Any, ...]:
-    """What faults of several images have in common."""
-    fault = fate.fault
-    if fault == left_behind.NEITHER:
-        fault = left_behind.UNSCALED  # images that are not mirrored show only half of it
-    if fault in (left_behind.ALONE, left_behind.OTHERWISE):
-        return fault, fate.boxes_moved
-    return (fault,)
+def _kind(fate: left_behind.Fate, as_in_file: bool) -> tuple[str, moves.Move]:
+    """What faults of several images have in common: the fault and, by chance or not, the move.
 
-
-def _kind_in_words(fates: list[left_behind.Fate]) -> str:
-    kind = str(_kind(fates[0])[0])
-    alone = kind == left_behind.RESCALED and not any(fate.resized for fate in fates)
-    return "resized alone" if alone else kind
+    as_in_file: boxes keep the pixels of the file. An image that is only mirrored, or only resized,
+    shows half of it.
+    """
+    fault = str(fate.fault)
+    halves = (left_behind.NEITHER, left_behind.UNMIRRORED, left_behind.UNSCALED)
+    if as_in_file and fault in halves:
+        fault = left_behind.UNSCALED
+    if fault == left_behind.RESCALED and not fate.resized:
+        fault = RESIZED_ALONE
+    tells_move = fault in (left_behind.ALONE, left_behind.OTHERWISE)
+    return fault, fate.boxes_moved if tells_move else moves.UNMOVED
 
 
 def in_words(fates: list[left_behind.Fate]) -> str:
     """What happened to images and their boxes, from several that agree."""
     first, fault = fates[0], fates[0].fault
     moved = collections.Counter(fate.move.words for fate in fates).most_common(1)[0][0]
-    resized = _resized(statistics.median(fate.scale for fate in fates))
+    scales = [fate.scale for fate in fates if fate.resized] or [fate.scale for fate in fates]
+    resized = _resized(statistics.median(scales))
     boxes = first.boxes_moved.words
     if any(fate.fault == left_behind.NEITHER for fate in fates):
         also = next(f.move.words for f in fates if f.fault == left_behind.NEITHER)

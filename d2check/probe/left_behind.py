@@ -126,6 +126,8 @@ def otherwise_moved(scene: Scene) -> list[Other]:
         if move.swap:  # a turned image has other sides
             sides = Frame(0, 0, frame.height, frame.width)
             laid.append((UNMIRRORED, UNMOVED, scene.scale, sides))
+        if not scene.resized:  # by so little that it is no fault of its own
+            laid.append((UNMIRRORED, UNMOVED, 1.0, Frame(0, 0, *scene.size)))
     if scene.resized:
         laid.append((UNSCALED, move, 1.0, Frame(0, 0, wide, tall)))
         # Mirrored about the middle of the resized image.

@@ -111,6 +111,21 @@ def test_flipped_and_resized_images_with_the_boxes_of_the_file_are_one_fault(rec
     assert told["drawn_fault_images"] == 40
 
 
+def test_images_hardly_resized_show_the_same_fault(records):
+    load = mapper([tf.ResizeShortestEdge((160, 240), 400, "choice"), tf.RandomFlip(1.0)],
+                  lambda _: NoOpTransform())  # fmt: skip
+    told = facts_of(records, load)
+    assert told["drawn_fault"].startswith("images are resized by 1.6 and mirrored left to right")
+    assert told["drawn_fault_images"] == told["drawn_fault_of"] == 40
+
+
+def test_boxes_that_are_resized_alone_are_named(records):
+    half = lambda transforms: TransformList([tf.ScaleTransform(150, 200, 75, 100)])  # noqa: E731
+    told = facts_of(records, mapper([], half))
+    assert told["drawn_fault"] == "boxes are resized by 0.5, and their images are not"
+    assert told["drawn_fault_kind"] == "resized alone"
+
+
 def test_crops_are_left_out_and_counted(records):
     told = facts_of(records, mapper([tf.RandomCrop("relative", (0.9, 0.9))]))
     assert told["drawn_compared"] == 0
