@@ -83,6 +83,7 @@ def test_iterations_times_and_the_end_are_seen_by_the_event_storage(train):
     assert len({record["scalars"]["lr"] for record in records}) == 4
     assert ran.facts["images"] == 50
     assert ran.facts["images_per_batch"] == 4
+    assert ran.facts["drawn_followed"] >= 12  # of four batches of four images
     assert len(ran.notes("own-loop")) == 1
     assert "EXPORTED" not in ran.stdout
     assert (ran.folder / "config.yaml").is_file()
