@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from d2check.harness.stacks import frame_of, place_of, stack_of, where_it_hung
@@ -13,6 +14,7 @@ from d2check.model import Ending, EndingKind
 READ_FROM = "ending.json"
 MESSAGE_CHARS = 4000
 TRACEBACK_LINES = 20
+IMAGES = 8  # of a batch that are named
 
 # PyTorch's and cuBLAS's own words, and those of the host's allocators.
 _OUT_OF_MEMORY = re.compile(
@@ -136,7 +138,20 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
         for frame in end.get("traceback") or ()
         if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
     )
-    return _ending(seen, crash_kind(error, message), error, message, frames)
+    kind, images = crash_kind(error, message), _images_of(end)
+    if images:
+        message = f"{message.rstrip('.')}; {images}" if message else images
+    return _ending(seen, kind, error, message, frames)
+
+
+def _images_of(end: Mapping[str, Any]) -> str | None:
+    """Which images the batch held that was being trained on."""
+    files = end.get("batch_files")
+    if not isinstance(files, list) or not files:
+        return None
+    names = [PurePath(str(file)).name for file in files]
+    more = f" and {len(names) - IMAGES} more" if len(names) > IMAGES else ""
+    return f"the batch was of {', '.join(names[:IMAGES])}{more}"
 
 
 def _crash_of_stderr(seen: Evidence) -> Ending:

@@ -216,3 +216,18 @@ def test_a_loop_that_could_not_be_seen_is_neither_a_crash_nor_an_end_as_planned(
     end = {"kind": "unseen", "message": "100 steps, none of which could be seen"}
     ending = classify(Evidence(end=end, exit_status=0))
     assert (ending.kind, ending.message) == (EndingKind.UNKNOWN, end["message"])
+
+
+@pytest.mark.parametrize(("count", "rest"), [(2, "0.png, 1.png"), (16, "7.png and 8 more")])
+def test_a_crash_names_the_images_that_it_happened_over(count, rest):
+    files = [f"/data/images/{number}.png" for number in range(count)]
+    end = {
+        "kind": "crashed",
+        "error": "FloatingPointError",
+        "message": "Loss became infinite or NaN.",
+    }
+    ending = classify(Evidence(end={**end, "batch_files": files}, exit_status=1))
+    assert ending.kind is EndingKind.NON_FINITE
+    message = ending.message or ""
+    assert message.startswith("Loss became infinite or NaN; the batch was of 0.png, 1.png")
+    assert message.endswith(rest)
