@@ -19,6 +19,7 @@ _UNHAPPY = {
 _SIZE = r"([\d.]+) ([KMGT]iB|bytes)"
 _MIB = {"bytes": 2.0**-20, "KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10, "TiB": 2.0**20}
 # What PyTorch's CUDACachingAllocator says. Since 2.1 it names the processes on the GPU.
+_ON_HOST = re.compile(r"DefaultCPUAllocator|Cannot allocate memory")
 _PROCESS = re.compile(rf"Process \d+ has {_SIZE} memory in use")
 _THIS_PROCESS = re.compile(rf"this process has {_SIZE} memory in use")
 _ALLOCATED = re.compile(rf"{_SIZE} (?:is allocated by PyTorch|already allocated)")
@@ -54,12 +55,13 @@ def out_of_memory(
     *,
     matters_mib: float = 1024.0,
 ) -> Measurement:
-    """1 if the GPU's memory did not suffice, 0.5 if Detectron2 got round it, else 0.
+    """1 if memory did not suffice, 0.5 if Detectron2 got round it, else 0.
 
     Detectron2 retries some operations on the CPU after an OOM: slow, and a warning of the next
     one. others_mib: what other processes held of the GPU, MiB, where that was looked at; PyTorch's
     own words tell it too. extras as ended_badly, half_batch (images per batch for a try with half
-    as many), and others_gib (held by others, None below matters_mib).
+    as many), others_gib (held by others, None below matters_mib), on_host (1 where it was the
+    host's memory and not the GPU's) and host_error (its words for that, else None).
     """
     found = _is(ending, {EndingKind.OUT_OF_MEMORY}, last_iteration)
     survived = [e for e in events if e.kind in ("oom", "out-of-memory")]
@@ -69,11 +71,20 @@ def out_of_memory(
     )
     held = max(others_mib or 0.0, held_by_others(ending.message) or 0.0)
     extras["others_gib"] = held / 1024 if held >= matters_mib else None
+    on_host = bool(found.value) and _is_of_host(ending)
+    extras["on_host"] = float(on_host)
+    extras["host_error"] = (ending.error or "no more memory") if on_host else None
     value, undecided = found.value, found.undecided
     if survived and not value:
         value, undecided = 0.5, None
         extras["at"], extras["message"] = survived[0].iteration, survived[0].message
     return Measurement(value, "yes/no", found.span, extras, undecided)
+
+
+def _is_of_host(ending: Ending) -> bool:
+    """By Python's, the kernel's and PyTorch's words (c10/core/impl/alloc_cpu.cpp)."""
+    text = ending.message or ""
+    return ending.error == "MemoryError" or bool(_ON_HOST.search(text))
 
 
 def held_by_others(message: str | None) -> float | None:
