@@ -13,18 +13,26 @@ from d2check.model import Measurement, Scalar, Series
 Floats = NDArray[np.float64]
 
 BLOCK = 10  # rows
+DENSE = "dense/"  # names of what the probe records of a dense detector's anchors
+DENSE_BLOCK = 3  # of its rows, which are some iterations apart
 
 
 def class_choice(
     fg_accuracy: Series,
-    accuracy: Series,
-    missed: Series,
-    foreground: Series,
-    background: Series,
+    accuracy: Series | None,
+    missed: Series | None,
+    foreground: Series | None,
+    background: Series | None,
     commonest: int,
     objects: int,
     lr: Series | None = None,
     base_lr: float | None = None,
+    anchors_found: Series | None = None,
+    anchors: Series | None = None,
+    images: int | None = None,
+    images_per_batch: int | None = None,
+    classes: int | None = None,
+    processes: int | None = None,
     *,
     min_rows: int = 60,
     min_effective: float = 60.0,
@@ -46,12 +54,28 @@ def class_choice(
     class. They must be worth `min_effective` iterations at the peak rate (sum of lr over its peak),
     for a rate that has decayed leaves classes where they are. Of those rows the later half.
 
-    extras: right (c), guess (g), lower and upper (three standard errors from blocks of rows),
-    rising (whether the later half of the rows is better than the earlier one by as much).
+    Where fg_accuracy is dense/fg_cls_accuracy, the rest is as in `_dense_choice`.
+
+    extras: right (c), guess (g), lower and upper (three standard errors from blocks of rows; two
+    for a dense detector), rising (whether the later half of the rows is better than the earlier
+    one by as much).
     """
     guess = commonest / max(objects, 1)
     if guess > 0.9:
         return Measurement(None, undecided=f"{guess:.0%} of the objects are of one class")
+    if fg_accuracy.name.startswith(DENSE):
+        if anchors_found is None or anchors is None:
+            return _unknown("how many objects are found")
+        if not (images and images_per_batch and classes):
+            return _unknown("how often each class was seen")
+        per_step = objects / images * images_per_batch
+        return _dense_choice(
+            (fg_accuracy, anchors_found, anchors), guess, lr, base_lr,
+            seen_per_step=per_step / classes, objects_per_row=per_step / (processes or 1),
+            min_se=min_se,
+        )  # fmt: skip
+    if accuracy is None or missed is None or foreground is None or background is None:
+        return _unknown("how many objects are found")
     iterations, columns = _joined((fg_accuracy, accuracy, missed, foreground, background))
     found, right, fg, bg_right, bg = _counts(*columns)
     rows = len(iterations) // BLOCK * BLOCK
@@ -62,30 +86,114 @@ def class_choice(
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = (found > (1 - most_missed) * fg) & (bg_right > least_background * bg)
-    blocks = len(apart) if apart.all() else int(np.argmin(apart[::-1]))
+    blocks = _last_true(apart)
     if blocks * BLOCK < min_rows:
-        return Measurement(None, undecided="objects are not yet told from background")
+        return _not_apart()
     effective = _effective(lr, base_lr, int(iterations[-blocks * BLOCK]), int(iterations[-1]))
     if effective < min_effective:
-        time = f"{effective:.0f} effective iterations"
-        return Measurement(None, undecided=f"objects are told from background for {time} only")
+        return _apart_since(effective)
     found, right = found[-blocks:], right[-blocks:]
     half = blocks // 2
-    (early, early_se), (late, late_se) = (
-        _share(right[part], found[part]) for part in (slice(0, half), slice(half, None))
-    )
-    scale = 1 - guess
-    if late_se > min_se * scale:
-        return Measurement(None, undecided="too few objects were found to tell")
-    extras: dict[str, Scalar] = {
-        "right": late,
-        "guess": guess,
-        "lower": (late - guess - 3 * late_se) / scale,
-        "upper": (late - guess + 3 * late_se) / scale,
-        "rising": "yes" if late - early > 3 * float(np.hypot(early_se, late_se)) else "no",
-    }
+    early, late = (_share(right[part], found[part]) for part in (slice(half), slice(half, None)))
     span = (int(iterations[-(blocks - half) * BLOCK]), int(iterations[-1]))
-    return Measurement((late - guess) / scale, "share", span, extras)
+    return _choice(late, early, late, guess, 3.0, min_se, span)
+
+
+def _dense_choice(
+    series: Sequence[Series],
+    guess: float,
+    lr: Series | None,
+    base_lr: float | None,
+    *,
+    seen_per_step: float,
+    objects_per_row: float,
+    min_se: float,
+    min_effective: float = 100.0,
+    min_seen: float = 300.0,
+    most_missed: float = 0.2,
+    errors: float = 2.0,
+) -> Measurement:
+    """`class_choice` of a detector whose anchors choose by themselves (RetinaNet, FCOS).
+
+    series: dense/fg_cls_accuracy, fg_found, fg_anchors. seen_per_step: objects of one class that
+    an iteration shows on average. objects_per_row: objects in what a row was measured on.
+
+    A focal loss learns objects and their classes at the same time, each class on its own, and
+    hard classes come later. So objects count as told from background when at most `most_missed`
+    of their anchors score lower than the highest 5 % of the background, and since then each class
+    must have been seen `min_seen` times, in `min_effective` iterations or more, both weighted by
+    the rate. The first third of that stretch is left out.
+    """
+    iterations, (accuracy, found, anchors) = _joined(series)
+    rows = len(iterations) // DENSE_BLOCK * DENSE_BLOCK
+    of_objects, found, right = (
+        v[len(v) - rows :].reshape(-1, DENSE_BLOCK).sum(axis=1)
+        for v in (anchors, anchors * found, anchors * accuracy)
+    )
+    blocks = _last_true(found > (1 - most_missed) * of_objects)
+    if blocks < 4:
+        return _not_apart()
+    first = int(iterations[-blocks * DENSE_BLOCK])
+    effective = _effective(lr, base_lr, first, int(iterations[-1]))
+    if effective < min_effective:
+        return _apart_since(effective)
+    if effective * seen_per_step < min_seen:
+        times = f"{effective * seen_per_step:.0f} times"
+        words = f"each class was seen {times} only since objects are told from background"
+        return Measurement(None, undecided=words)
+
+    def share(part: slice) -> tuple[float, float]:
+        rights, all_ = right[-blocks:][part], of_objects[-blocks:][part]
+        return _share(rights, all_, objects_per_row * DENSE_BLOCK * len(rights))
+
+    half, third = blocks // 2, blocks // 3
+    span = (int(iterations[-(blocks - third) * DENSE_BLOCK]), int(iterations[-1]))
+    found_right, early, late = (
+        share(p) for p in (slice(third, None), slice(half), slice(half, None))
+    )
+    return _choice(found_right, early, late, guess, errors, min_se, span)
+
+
+def _choice(
+    found_right: tuple[float, float],
+    early: tuple[float, float],
+    late: tuple[float, float],
+    guess: float,
+    errors: float,
+    min_se: float,
+    span: tuple[int, int],
+) -> Measurement:
+    """The measurement from (share, standard error) of all that counts, and of two halves."""
+    (right, error), scale = found_right, 1 - guess
+    if error > min_se * scale:
+        return Measurement(None, undecided="too few objects were found to tell")
+    rise, rise_error = late[0] - early[0], float(np.hypot(early[1], late[1]))
+    extras: dict[str, Scalar] = {
+        "right": right,
+        "guess": guess,
+        "lower": (right - guess - errors * error) / scale,
+        "upper": (right - guess + errors * error) / scale,
+        "rising": "yes" if rise > errors * rise_error else "no",
+    }
+    return Measurement((right - guess) / scale, "share", span, extras)
+
+
+def _unknown(what: str) -> Measurement:
+    return Measurement(None, undecided=f"it is not known {what}")
+
+
+def _not_apart() -> Measurement:
+    return Measurement(None, undecided="objects are not yet told from background")
+
+
+def _apart_since(effective: float) -> Measurement:
+    time = f"{effective:.0f} effective iterations"
+    return Measurement(None, undecided=f"objects are told from background for {time} only")
+
+
+def _last_true(flags: NDArray[np.bool_]) -> int:
+    """How many at the end are all true."""
+    return len(flags) if flags.all() else int(np.argmin(flags[::-1]))
 
 
 def _joined(series: Sequence[Series]) -> tuple[NDArray[np.int64], list[Floats]]:
@@ -115,13 +223,15 @@ def _effective(lr: Series | None, base_lr: float | None, first: int, last: int) 
     return float(np.nansum(within)) * lr.every / peak if peak > 0 else 0.0
 
 
-def _share(right: Floats, found: Floats) -> tuple[float, float]:
+def _share(right: Floats, found: Floats, independent: float | None = None) -> tuple[float, float]:
     """(sum of right over sum of found, its standard error).
 
     From the spread of the blocks, for samples around one object are alike; but a few blocks may
-    agree by luck, so not less than that of as many independent samples as an image has.
+    agree by luck, so not less than that of as many independent samples (of one image, where their
+    number is not given).
     """
     share = float(right.sum() / found.sum())
     residuals = right - share * found
     blocks = np.sqrt(np.sum(residuals**2) * len(found) / (len(found) - 1)) / found.sum()
-    return share, float(max(blocks, np.sqrt(share * max(0.0, 1 - share) / found.sum())))
+    least = share * max(0.0, 1 - share) / (independent or found.sum())
+    return share, float(max(blocks, np.sqrt(least)))
