@@ -24,6 +24,16 @@ def leads_out(path: Path, root: Path) -> bool:
 def not_followed(path: Path, expected: str) -> InputError:
     """What to tell of a link that leads out of the folder that it lies in."""
     where = os.readlink(path)
+    try:
+        path.resolve(strict=True)
+    except FileNotFoundError:
+        return InputError(
+            str(path), f"a link that leads nowhere ({where})", expected, "Copy the file itself"
+        )
+    except (OSError, RuntimeError):
+        return InputError(
+            str(path), f"a link that leads to itself ({where})", expected, "Remove it"
+        )
     return InputError(
         str(path),
         f"a link that leads out of the folder ({where}), which is not followed",

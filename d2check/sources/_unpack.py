@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from typing import Protocol
 
@@ -14,6 +15,26 @@ class Readable(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes."""
+
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks, as PowerShell writes them
+
+
+class Decoded:
+    """UTF-16 text as UTF-8."""
+
+    def __init__(self, raw: Readable) -> None:
+        """Decode from where the raw stream stands, at its byte order mark."""
+        self._raw = raw
+        self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+
+    def read(self, size: int, /) -> bytes:
+        """About `size` bytes; none at the end."""
+        while data := self._raw.read(size):
+            text = self._decoder.decode(data)
+            if text:
+                return text.encode("utf-8", "replace")
+        return b""
 
 
 class Unpacked:

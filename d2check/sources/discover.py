@@ -9,6 +9,7 @@ from pathlib import Path
 
 from d2check.errors import InputError
 from d2check.model import Unreadable
+from d2check.sources._foreign import is_named_like_an_archive
 from d2check.sources._links import leads_out
 
 _EXPECTED = "an output folder, a run folder, a metrics.json, a log.txt, or folders of these"
@@ -128,11 +129,30 @@ def _is_seen_elsewhere(path: Path, root: Path) -> bool:
 
 def _nothing_in(path: Path, links: Sequence[Path]) -> Unreadable:
     if not links:
-        return _unreadable(path, "nothing in it that can be audited", "Check the path")
+        return _unreadable(path, *_what_is_there(path))
     first, more = links[0].name, len(links) - 1
     others = f" and {more} more" if more else ""
     found = f"nothing in it but links that lead out of it and are not followed: {first}{others}"
     return _unreadable(path, found, "Name the link itself, or what it leads to")
+
+
+def _what_is_there(path: Path) -> tuple[str, str]:
+    """Why nothing of a folder can be audited, and what to do, by the names in it."""
+    nothing = "nothing in it that can be audited"
+    try:
+        names = sorted(os.listdir(path)) if path.is_dir() else []
+    except OSError:
+        names = []
+    packed = [name for name in names if is_named_like_an_archive(name)]
+    if packed:
+        return f"{nothing}, but an archive ({packed[0]})", "Unpack it, and name what comes of it"
+    made = [name for name in names if name == "config.yaml" or name.endswith((".pth", ".ckpt"))]
+    if made:
+        return (
+            f"{nothing}: {made[0]}, but no metrics.json and no log",
+            "Detectron2 writes them where it runs, into OUTPUT_DIR: copy them too",
+        )
+    return nothing, "Check the path"
 
 
 def _refused(path: Path, problem: OSError | RuntimeError) -> Unreadable:

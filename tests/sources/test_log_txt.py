@@ -255,7 +255,7 @@ def test_the_same_row_of_a_second_rank_is_dropped_and_told():
 
 def test_a_start_that_never_trained_is_an_event():
     log = read(BEGIN, BEGIN, START, *rows())
-    assert [e.message for e in log.segments[0].events] == ["1 starts that never came to train"]
+    assert [e.message for e in log.segments[0].events] == ["1 start that never came to train"]
 
 
 def test_wall_clock_counts_from_the_start_of_the_loop():

@@ -44,7 +44,7 @@ def _header(page: Page, report: Report, run: Run, verbosity: int) -> None:
     _loss_curve(page, run)
     if run.malformed_lines:
         lines = count(run.malformed_lines, "line")
-        page.field("malformed", f"{lines} could not be read and were left out", "warn")
+        page.field("malformed", f"{lines} could not be read in full", "warn")
     if run.config is not None and run.config.matches_run is False:
         reason = clean(run.config.mismatch or "its values do not fit the rows")
         page.field("config", f"not of this run: {reason}", "warn")

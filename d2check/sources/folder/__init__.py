@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from d2check.errors import InputError
 from d2check.model import Event, Run
+from d2check.sources._foreign import archive, instead_of_rows
 from d2check.sources.folder import files
 from d2check.sources.folder.clocks import with_clocks
 from d2check.sources.folder.configs import config_in
@@ -17,9 +18,10 @@ from d2check.sources.folder.contents import EXPECTED, cannot_be_read, contents_o
 from d2check.sources.folder.files import LOGS, METRICS, is_output_folder, may_tell, stands_alone
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
-from d2check.sources.metrics_json import read_metrics_stream
+from d2check.sources.metrics_json import MetricsFile, read_metrics_stream
 
 if TYPE_CHECKING:
+    from d2check.sources.folder.contents import Contents
     from d2check.sources.folder.ranks import RankLog
     from d2check.sources.tfevents import EventsSegment
 
@@ -38,6 +40,7 @@ __all__ = [
 _NO_CONFIG_BESIDE_FILE = (
     "the run's config is not known; name the output folder, so that its config.yaml is read too"
 )
+_EMPTY = "the file is empty"  # as the readers of rows and of logs say
 _NO_CONFIG_IN_TEXT = "the run's config is not known"
 
 
@@ -63,7 +66,7 @@ def read_folder(path: Path) -> tuple[Run, ...]:
                 f"Name {where} itself, and what it tells is judged",
             )
         if found.problems:
-            raise found.problems[0]
+            raise _all_empty(path, found) or found.problems[0]
         raise InputError(
             str(path),
             _no_losses(found.events) if found.events else "no metrics and no log in it",
@@ -81,9 +84,27 @@ def read_folder(path: Path) -> tuple[Run, ...]:
         other_ranks=found.ranks,
         starts=len(found.logs) if found.logs and not failed else None,
     )
-    told = tuple(Event("unreadable", str(one), read_from=one.where) for one in found.problems)
+    told = tuple(_unread(one, found) for one in found.problems)
     events = (*runs[-1].events, *told, *found.unread)
     return (*runs[:-1], replace(runs[-1], events=events))
+
+
+def _all_empty(path: Path, found: Contents) -> InputError | None:
+    """The error for a folder of empty files, which says nothing of the training; else None."""
+    if len(found.problems) < 2 or any(one.found != _EMPTY for one in found.problems):
+        return None
+    names = ", ".join(Path(one.where).name for one in found.problems)
+    todo = "The disk was full, or they were not copied whole: copy them again"
+    return InputError(str(path), f"its files are empty ({names})", EXPECTED, todo)
+
+
+def _unread(problem: InputError, found: Contents) -> Event:
+    """What to tell of a file that could not be read, where others of the folder could."""
+    text = str(problem)
+    if problem.found == _EMPTY:
+        others = ", ".join(one.name for one in found.sources)
+        text = f"{problem.where} is empty; what follows is from {others}"
+    return Event("unreadable", text, read_from=problem.where)
 
 
 def _of_ranks_alone(path: Path, ranks: Sequence[RankLog]) -> tuple[Run, ...]:
@@ -131,6 +152,8 @@ def read_stream(
 ) -> tuple[Run, ...]:
     """One Run per training in a stream of rows, log lines or events, told by how it begins."""
     start = files.beginning(stream)
+    if foreign := archive(start):
+        raise InputError(str(path), foreign[0], EXPECTED, foreign[1])
     if files.looks_like_events(start):
         from d2check.sources.tfevents import read_events_stream
 
@@ -141,12 +164,23 @@ def read_stream(
         rows = with_clocks((), events.segments)
         return fused(pair(rows, ()), str(path), None, no_config=no_config)
     if files.begins_with_a_row(start) or not files.may_be_log(start):
-        segments = read_metrics_stream(stream, path).segments
+        segments = _rows_in(stream, path, start).segments
         return fused(pair(segments, ()), str(path), None, no_config=no_config)
     from d2check.sources.log_txt import nothing_in, read_log_stream
 
     log = read_log_stream(stream, path.name)
     told = log.segments or ((log.setup,) if log.setup else ())
     if not told:
+        if known := instead_of_rows(start, path.name):
+            raise InputError(str(path), known[0], EXPECTED, known[1])
         raise nothing_in(log, str(path), start)
     return fused(pair((), told), str(path), None, no_config=no_config)
+
+
+def _rows_in(stream: BufferedReader, path: Path, start: bytes) -> MetricsFile:
+    try:
+        return read_metrics_stream(stream, path)
+    except InputError as error:
+        if known := instead_of_rows(start, path.name):
+            raise InputError(str(path), known[0], error.expected, known[1]) from error
+        raise

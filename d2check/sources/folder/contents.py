@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from d2check.errors import InputError
 from d2check.model import Event
+from d2check.sources._foreign import instead_of_rows
 from d2check.sources._links import not_followed
 from d2check.sources.folder import files
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json
@@ -74,10 +75,19 @@ def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None
     try:
         return read(path)
     except InputError as error:
-        found.problems.append(error)
+        found.problems.append(_named_for_what_it_is(path, error))
     except OSError as error:
         found.problems.append(cannot_be_read(path, error))
     return None
+
+
+def _named_for_what_it_is(path: Path, error: InputError) -> InputError:
+    """The error in the words for what the file is, where that is known."""
+    try:
+        known = instead_of_rows(files.beginning_of(path), path.name)
+    except OSError:
+        return error
+    return InputError(error.where, known[0], error.expected, known[1]) if known else error
 
 
 def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: Contents) -> None:
@@ -108,7 +118,8 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
 
 
 def _is_log(path: Path) -> bool:
-    return files.looks_like_log(files.beginning_of(path))
+    start = files.beginning_of(path)
+    return files.looks_like_log(start) or files.tells_an_end(start)
 
 
 def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:

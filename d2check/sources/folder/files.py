@@ -10,6 +10,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 from d2check.sources._links import leads_out
+from d2check.sources._unpack import MAGIC, UTF_16
 
 METRICS = ("metrics.json", "metrics.json.gz")
 LOGS = ("log.txt", "log.txt.gz")
@@ -23,6 +24,7 @@ _MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
 # What logrotate, or a hand, makes of a log that goes on under its old name.
 _ROTATED = re.compile(r"\.(?:txt|log|out|err)\.(?:(?P<age>\d{1,4})|old|bak|orig|prev)(?:\.gz)?$")
 _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
+_ENDS = (b"Traceback (most recent call last):", b"slurmstepd: error:", b"srun: error:")
 _SNIFF_BYTES = 256 * 1024
 
 
@@ -48,7 +50,7 @@ def stands_alone(path: Path, *, in_output: bool) -> bool:
     """
     if path.name in (*METRICS, *LOGS) and in_output:
         return False
-    if path.name.endswith(_MAYBE_ROWS):
+    if path.name.lower().endswith(_MAYBE_ROWS):
         return looks_like_rows(beginning_of(path))
     return not in_output and _named_like_a_log(path.name) and looks_like_log(beginning_of(path))
 
@@ -57,7 +59,7 @@ def may_tell(name: str) -> bool:
     """Whether a file of this name may be, or be part of, an output."""
     return (
         name.startswith((_EVENT_NAME, _OTHER_RANKS))
-        or name.endswith(_MAYBE_ROWS)
+        or name.lower().endswith(_MAYBE_ROWS)
         or _named_like_a_log(name)
     )
 
@@ -124,7 +126,9 @@ def opened(path: Path) -> BufferedReader:
 def beginning(stream: BufferedReader) -> bytes:
     """The first bytes, unpacked, without moving the stream: a pipe cannot go back."""
     start = stream.peek(_SNIFF_BYTES)
-    if not start.startswith(b"\x1f\x8b"):
+    if start.startswith(UTF_16):
+        return start[: len(start) & ~1].decode("utf-16", "replace").encode("utf-8", "replace")
+    if not start.startswith(MAGIC):
         return start
     try:
         return zlib.decompressobj(wbits=31).decompress(start, _SNIFF_BYTES)
@@ -148,6 +152,11 @@ def looks_like_log(start: bytes) -> bool:
     from d2check.sources import log_txt
 
     return log_txt.looks_like_log(start)
+
+
+def tells_an_end(start: bytes) -> bool:
+    """Whether a file that begins so may hold nothing but an error, as a cluster keeps of stderr."""
+    return any(sign in start for sign in _ENDS)
 
 
 def may_be_log(start: bytes) -> bool:
@@ -185,7 +194,7 @@ def _is_own_file(path: Path) -> bool:
 
 
 def _named_like_a_log(name: str) -> bool:
-    return name.endswith(_MAYBE_LOGS) or _ROTATED.search(name) is not None
+    return name.lower().endswith(_MAYBE_LOGS) or _ROTATED.search(name) is not None
 
 
 def age(name: str) -> int:

@@ -97,7 +97,12 @@ def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
     for start in starts:
         if groups and _continues(start, groups[-1][-1]):
             groups[-1].append(start)
-        elif start.has_begun or start.stale_iteration is not None or start.crashes:
+        elif (
+            start.has_begun
+            or start.stale_iteration is not None
+            or start.crashes
+            or start.killed is not None
+        ):
             groups.append([start])
         elif not start.evaluation_only and (start.headings or start.ranks):
             idle.append((max(len(groups) - 1, 0), start))
@@ -105,7 +110,7 @@ def segments_of(starts: Sequence[Start]) -> tuple[LogSegment, ...]:
     for number, segment in enumerate(found):
         mine = [start for at, start in idle if at == number]
         if mine:
-            text = f"{len(mine)} starts that never came to train"
+            text = f"{len(mine)} start{'s' if len(mine) > 1 else ''} that never came to train"
             event = Event("failed-start", text, read_from=f"{mine[0].name}:{mine[0].line}")
             found[number] = replace(segment, events=(*segment.events, event))
     return tuple(found)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from d2check.errors import InputError
 from d2check.model import Ending, Event, Series
-from d2check.sources._unpack import MAGIC, Unpacked
+from d2check.sources._unpack import MAGIC, UTF_16, Decoded, Readable, Unpacked
 from d2check.sources.metrics_json.meaning import Samples, is_raw_writer, samples_at, series_of
 from d2check.sources.metrics_json.rows import Malformed, Table, read_table
 from d2check.sources.metrics_json.segments import Segments, period_of, split
@@ -102,8 +102,10 @@ def read_metrics_json(path: Path) -> MetricsFile:
 
 def read_metrics_stream(stream: BufferedReader, path: Path) -> MetricsFile:
     """The same from an open stream, a pipe perhaps. path: to name it by. Raises OSError too."""
-    unpacked = Unpacked(stream) if stream.peek(2).startswith(MAGIC) else None
-    table = read_table(unpacked or stream)
+    start = stream.peek(2)
+    unpacked = Unpacked(stream) if start.startswith(MAGIC) else None
+    content: Readable = unpacked or (Decoded(stream) if start.startswith(UTF_16) else stream)
+    table = read_table(content)
     damage = unpacked.damage if unpacked else None
     if damage and not len(table):
         raise InputError(
@@ -195,6 +197,8 @@ def _around(training: NDArray[np.int64], lost: NDArray[np.int64]) -> tuple[tuple
 
     lost: int64[n], how many training rows stand before each.
     """
+    if not len(lost):
+        return ()
     edges = [-1, *training.tolist(), _NO_END]
     return tuple((edges[at], edges[at + 1]) for at in sorted(set(lost.tolist())))
 
