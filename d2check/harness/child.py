@@ -39,11 +39,18 @@ class ExitStatus:
 
 
 class Child(Protocol):
-    """What `launch` needs of a running training. left: processes that nothing could end."""
+    """What `launch` needs of a running training. left: processes that nothing could end.
+
+    pid: of the training's first process, where that is known.
+    """
 
     stdout: IO[bytes]
     stderr: IO[bytes]
     left: list[int]
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the training."""
 
     @property
     def exit(self) -> ExitStatus | None:
@@ -222,6 +229,11 @@ class PlainChild:
         assert self._process.stdout and self._process.stderr
         self.stdout = self._process.stdout
         self.stderr = self._process.stderr
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the training."""
+        return self._process.pid
 
     @property
     def exit(self) -> ExitStatus | None:

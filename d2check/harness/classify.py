@@ -48,6 +48,7 @@ class Evidence:
     end: the probe's last record, of the rank that ended the others where there are several; rank
     then names it. exit_status, signal_name: of the process, both None when nobody
     saw it. interrupted: d2check was asked to stop. hung: why it counts as hung, in words.
+    unseen: why the probe could not join it.
     over_budget: it was ended from outside because it outlived its budget. stderr: last lines.
     memory: what speaks for the host's memory having run out, in words. recording_failed: why
     records are missing.
@@ -60,6 +61,7 @@ class Evidence:
     last_iteration: int | None = None
     interrupted: bool = False
     hung: str | None = None
+    unseen: str | None = None
     over_budget: bool = False
     stderr: Sequence[str] = ()
     memory: str | None = None
@@ -71,6 +73,8 @@ def classify(seen: Evidence) -> Ending:
     told = seen.end.get("kind") if seen.end is not None else None
     if seen.interrupted:
         return _ending(seen, EndingKind.INTERRUPTED, message="interrupted before it was done")
+    if seen.unseen is not None:
+        return _ending(seen, EndingKind.UNKNOWN, message=seen.unseen)
     if told == "crashed" and seen.end is not None:
         return _crash_of_record(seen, seen.end)
     if told == "unseen" and seen.end is not None:

@@ -23,6 +23,7 @@ from d2check.harness.plan import Plan
 from d2check.harness.ranks import RankWatch
 from d2check.harness.redact import Redactor, redactor
 from d2check.harness.tail import RecordTail
+from d2check.harness.unseen import UnseenTraining
 from d2check.model import Ending
 from d2check.probe import wire
 
@@ -36,6 +37,8 @@ NOT_WRITTEN = "d2check: not written: "  # how a line of ours tells of a file of 
 
 # What keeps the streams open after the child and its workers are gone is none of ours.
 LAST_OUTPUT_S = 5.0
+# Between two looks for a training that the probe could not join: importing torch takes longer.
+LOOK_EVERY_S = 0.3
 
 
 def _nobody(_: object) -> None:
@@ -155,8 +158,11 @@ class _Session:
         self._tail = RecordTail(plan.folder / wire.RECORDS)
         self._watch = Watch(limits, self._start_s)
         self._ranks = RankWatch(plan.folder)
+        self._unseen_training = UnseenTraining(child.pid if _is_command(plan) else None)
+        self._unseen: str | None = None
         self._memory = MemoryWatch()
         self._end: dict[str, Any] | None = None
+        self._began = False
         self._hung: str | None = None
         self._lost: int | None = None
         self._over_budget = False
@@ -168,7 +174,7 @@ class _Session:
 
     def follow(self, asked: _Asked) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
         """New lines and records until the child has ended, which it is made to when it must."""
-        sampled_s = 0.0
+        sampled_s = looked_s = 0.0
         while self._child.wait(self._limits.poll_s) is None:
             if asked.times > 1:
                 self._child.kill()
@@ -181,6 +187,9 @@ class _Session:
                 self._memory.sample()
                 self._ranks.poll()
                 sampled_s = now
+            if not self._began and now - looked_s > LOOK_EVERY_S:
+                self._unseen = self._unseen_training.look()
+                looked_s = now
             # Records before limits: if we were suspended, they tell that all is well.
             yield self._news(now)
             if not self._leaving:
@@ -213,6 +222,7 @@ class _Session:
             last_iteration=self._watch.last_iteration,
             interrupted=self.interrupted,
             hung=self._hung,
+            unseen=self._unseen,
             over_budget=self._over_budget,
             stderr=list(self._stderr.tail),
             memory=self._memory.evidence(),
@@ -237,7 +247,8 @@ class _Session:
         data = manifest.ending_data(
             ending,
             exit_status=left.status,
-            signal=left.signal_name,
+            # It was ours, and tells nothing of the training.
+            signal=None if self._unseen else left.signal_name,
             seconds=self._seconds,
             recording_failed=self._recording_failed(),
             registered=(self._end or {}).get("registered"),
@@ -255,6 +266,10 @@ class _Session:
                 self._over_budget = self._leaving = True
                 self._child.ask_to_end()
                 return
+        if self._unseen is not None:
+            self._leaving = True
+            self._child.kill()
+            return
         self._lost = self._ranks.lost(now, self._limits.rank_grace_s)
         if self._lost is not None:
             # The others may wait for it in a collective operation, by default for half an hour.
@@ -278,6 +293,7 @@ class _Session:
             self._watch.saw_record(record, now)
             self._ranks.take(0, record)
             kind = record["t"]
+            self._began = self._began or kind == "begin"
             if kind in ("begin", "facts") and isinstance(record.get("facts"), Mapping):
                 self.facts.update(record["facts"])
             elif kind == "note" and record.get("kind") == "neutralised":
@@ -303,6 +319,10 @@ class _Session:
             whole = stop.with_name(wire.STOP + ".new")
             whole.write_text(content, encoding="utf-8")
             whole.replace(stop)
+
+
+def _is_command(plan: Plan) -> bool:
+    return plan.entry.get("kind") == "command"
 
 
 def _tell(

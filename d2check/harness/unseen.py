@@ -1,0 +1,80 @@
+"""Finds a training that the probe could not join, because its start line changes the environment.
+
+A shell script that sets PYTHONPATH anew, `env -i` or `python -I` keep the probe out. Such a
+training would go on unseen, write into its own output folder, and end in days. Linux only, by
+/proc; elsewhere the limits of `limits` hold.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from d2check.harness.guard import descendants
+from d2check.harness.manifest import SITE
+from d2check.probe import wire
+
+PROC = Path("/proc")
+# PyTorch's core library in a process's memory: it is about to train, and is no helper.
+_TORCH = b"libtorch_cpu"
+_ISOLATED = frozenset("IES")  # of Python's flags; -E, -I and -S keep sitecustomize out
+
+
+class UnseenTraining:
+    """Looks, now and then, for a process below `root` that has PyTorch and not the probe."""
+
+    def __init__(self, root: int | None) -> None:
+        """`root`: whose descendants are looked at, or None where that cannot be done."""
+        self._root = root
+        self._suspect: int | None = None
+
+    def look(self) -> str | None:
+        """Why the training cannot be seen, in words, once two looks in a row have found it so."""
+        if self._root is None or not PROC.is_dir():
+            return None
+        with_torch = [pid for pid in [self._root, *descendants(self._root)] if _has_torch(pid)]
+        reasons = {pid: _why_not_joined(pid) for pid in with_torch}
+        # Where one process is seen the others are its helpers, whatever their environment.
+        if not reasons or None in reasons.values():
+            self._suspect = None
+            return None
+        first, why = next(iter(reasons.items()))
+        if self._suspect != first:
+            self._suspect = first
+            return None
+        return why
+
+
+def _has_torch(pid: int) -> bool:
+    return _TORCH in _read(pid, "maps")
+
+
+def _why_not_joined(pid: int) -> str | None:
+    words = [os.fsdecode(word) for word in _read(pid, "cmdline").split(b"\0")]
+    if not words[0]:  # it ended meanwhile
+        return None
+    variables = dict(
+        entry.split("=", 1)
+        for entry in map(os.fsdecode, _read(pid, "environ").split(b"\0"))
+        if "=" in entry
+    )
+    flags = {flag for word in words[1:2] if word[:1] == "-" and word[1:2] != "-" for flag in word}
+    if wire.PLAN_VARIABLE not in variables:
+        what = "its environment was emptied on the way (env -i, sudo): leave that out for the check"
+    elif str(SITE) not in variables.get("PYTHONPATH", "").split(os.pathsep):
+        what = (
+            "PYTHONPATH is set anew on the way, and the probe comes in by that:"
+            " write PYTHONPATH=...:$PYTHONPATH there"
+        )
+    elif flags & _ISOLATED:
+        what = "-I, -E and -S keep the probe out: leave them out for the check"
+    else:
+        return None
+    return f"the training was ended before it could run unseen: {what}"
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return (PROC / str(pid) / name).read_bytes()
+    except OSError:  # it ended meanwhile, or is not ours to look at
+        return b""

@@ -1,0 +1,86 @@
+"""Trainings that the probe cannot join, told by what /proc says of their processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+
+from d2check.harness import unseen
+from d2check.harness.launch import launch
+from d2check.harness.manifest import SITE
+from d2check.model import EndingKind
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+JOINED = {"D2CHECK_PLAN": "/run/plan.json", "PYTHONPATH": f"{SITE}{os.pathsep}/mine"}
+
+
+@pytest.fixture
+def processes(tmp_path, monkeypatch):
+    """Puts processes into a /proc of our own; the first is the parent of the others."""
+
+    def add(*each):
+        for number, (words, variables, maps) in enumerate(each, start=1):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (folder / "cmdline").write_bytes(b"\0".join(w.encode() for w in words))
+            pairs = (f"{name}={value}".encode() for name, value in variables.items())
+            (folder / "environ").write_bytes(b"\0".join(pairs))
+            (folder / "maps").write_text(maps)
+        monkeypatch.setattr(unseen, "PROC", tmp_path)
+        below = list(range(2, len(each) + 1))
+        monkeypatch.setattr(unseen, "descendants", lambda root: below)
+        return unseen.UnseenTraining(1)
+
+    return add
+
+
+TORCH = "7f00 r-xp /e/torch/lib/libtorch_cpu.so"
+SHELL = (["bash", "train.sh"], JOINED, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "told"),
+    [
+        (["python", "train.py"], {**JOINED, "PYTHONPATH": "/mine"}, "PYTHONPATH is set anew"),
+        (["python", "train.py"], {"PATH": "/bin"}, "env -i"),
+        (["python", "-uE", "train.py"], JOINED, "-I, -E and -S"),
+    ],
+)
+def test_a_training_without_the_probe_is_told_at_the_second_look(processes, words, variables, told):
+    found = processes(SHELL, (words, variables, TORCH))
+    assert found.look() is None
+    assert told in (found.look() or "")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [(["python", "train.py", "-I"], JOINED, TORCH)],
+        [(["python", "-u", "train.py"], JOINED, TORCH)],
+        [(["python", "-c", "print()"], {}, "7f00 r-xp /lib/libc.so")],
+        [(["python", "train.py"], JOINED, TORCH), (["python", "serve.py"], {}, TORCH)],
+    ],
+    ids=["flag of the script", "joined", "no torch", "helper of a joined one"],
+)
+def test_others_are_left_alone(processes, others):
+    found = processes(SHELL, *others)
+    assert [found.look() for _ in range(3)] == [None] * 3
+
+
+def test_a_command_whose_training_cannot_be_seen_is_ended_at_once(plan_for, monkeypatch):
+    monkeypatch.setattr(unseen, "_TORCH", b"/python")
+    plan = plan_for(
+        """
+        os.environ["PYTHONPATH"] = "/mine"
+        os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
+        """,
+        entry={"kind": "command", "command": ["train.sh"]},
+    )
+    ending = launch(plan)
+    assert ending.kind is EndingKind.UNKNOWN
+    assert "PYTHONPATH is set anew" in (ending.message or "")
+    assert json.loads((plan.folder / "ending.json").read_text())["signal"] is None
