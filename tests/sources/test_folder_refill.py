@@ -227,3 +227,17 @@ def test_a_loss_that_the_log_prints_otherwise_is_not_mixed(tmp_path):
     run = only(tmp_path)
     assert run.series["loss_cls"].iterations.tolist() == [i for i in EVERY if i not in MISSING]
     assert "loss_cls" in told(run, "filled")[0]
+
+
+def test_values_that_old_event_files_repeat_are_not_filled_in(tmp_path):
+    """Before v0.3 they write the last value of every key again in each row."""
+    kept = rows(999)
+    kept[10] = NULS
+    kept[4] = kept[4].replace("}", ', "accuracy": 0.5}')
+    kept[30] = kept[30].replace("}", ', "accuracy": 0.75}')
+    (tmp_path / "metrics.json").write_text("".join(kept))
+    more = tuple((i, "accuracy", 0.5 if i < 619 else 0.75) for i in EVERY if i >= 99)
+    write_events(tmp_path, 999, more=more)
+    run = only(tmp_path)
+    assert run.series["total_loss"].iterations.tolist() == EVERY
+    assert run.series["accuracy"].iterations.tolist() == [99, 619]

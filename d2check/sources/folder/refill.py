@@ -55,16 +55,17 @@ def refilled(rows: MetricsSegment, other: Told) -> MetricsSegment:
     theirs = other.series.get(guide or "")
     if guide is None or theirs is None or any(e.kind == "two-writers" for e in rows.events):
         return rows
-    spans = _Spans.of(rows, rows.series[guide].iterations, theirs, other)
+    training = rows.series[guide].iterations
+    spans = _Spans.of(rows, training, theirs, other)
     if not len(spans.low):
         return rows
     filled: dict[str, Series] = {}
     left = []
     for name, mine in rows.series.items():
-        wanted = _wanted(mine, other.series.get(name), spans, other)
+        wanted = _wanted(mine, other.series.get(name), spans, other, training)
         if wanted is not None:
             filled[name] = wanted
-        elif len(mine) > _OFTEN * len(rows.series[guide]):
+        elif len(mine) > _OFTEN * len(training):
             left.append(name)
     if not other.printed:  # what a log alone has is taken from it in any case
         filled |= dict(_only_there(rows, other, spans))
@@ -121,8 +122,14 @@ def _guide(series: Mapping[str, Series]) -> str | None:
     )
 
 
-def _wanted(mine: Series, theirs: Series | None, spans: _Spans, other: Told) -> Series | None:
-    """The samples that a series lost, or None where the other one is not known to be the same."""
+def _wanted(
+    mine: Series, theirs: Series | None, spans: _Spans, other: Told, training: Ints
+) -> Series | None:
+    """The samples that a series lost, or None where the other one is not known to be the same.
+
+    training: iterations of the rows. Event files before v0.3 repeat the last value of a key that
+    was not put again: a series that has values in rows where this one has none is another.
+    """
     if theirs is None or not len(theirs) or not len(mine):
         return None
     if other.printed and (mine.statistic, mine.window) != (theirs.statistic, theirs.window):
@@ -136,7 +143,10 @@ def _wanted(mine: Series, theirs: Series | None, spans: _Spans, other: Told) -> 
             return None
     elif mine.statistic != theirs.statistic:
         return None
-    keep = spans.hold(theirs) & ~np.isin(theirs.iterations, mine.iterations)
+    held = spans.hold(theirs)
+    if len(common) < _SAME_SHARE * np.isin(theirs.iterations[~held], training).sum():
+        return None
+    keep = held & ~np.isin(theirs.iterations, mine.iterations)
     if other.printed and mine.name == "lr":
         keep &= theirs.values >= _LEAST_PRINTED_RATE
     if not keep.any():
