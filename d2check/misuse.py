@@ -38,6 +38,14 @@ def refuse_misuse(ending: Ending, end: Mapping[str, Any], plan: Plan) -> None:
     if isinstance(end.get("registered"), list):
         raise _unregistered(ending, end["registered"], log)
     if ending.stage == "setup" and ending.error == "ModuleNotFoundError":
+        needed = re.search(r"No module named '(torch|detectron2)'", ending.message or "")
+        if needed:
+            raise InputError(
+                plan.command[0],
+                f"this Python has no {needed[1]}",
+                "the Python that runs your training",
+                f"Name it, as --python /path/to/env/bin/python. {log}",
+            )
         for setup in plan.entry.get("setup", ()):
             if f"'{setup.partition('.')[0]}'" in (ending.message or "") and "/" not in setup:
                 raise InputError(

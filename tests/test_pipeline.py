@@ -236,6 +236,15 @@ def test_an_unknown_key_without_a_likeness_still_says_what_to_do(training):
     assert "None" not in str(caught.value)
 
 
+@pytest.mark.parametrize("module", ["torch", "detectron2"])
+def test_a_python_without_what_a_training_needs_says_how_to_name_another(training, module):
+    ending = crashed("setup", "ModuleNotFoundError", f"No module named '{module}'")
+    with pytest.raises(InputError) as caught:
+        training(ending)
+    assert f"has no {module}" in caught.value.found
+    assert "--python" in caught.value.todo
+
+
 def test_a_data_set_that_nobody_registered_says_how_to(training):
     ending = crashed("dataset", "KeyError", "Dataset 'mine' is not registered! Available are: a")
     with pytest.raises(UsageError, match="--setup FILE"):
@@ -247,6 +256,7 @@ def test_a_data_set_that_nobody_registered_says_how_to(training):
     [
         crashed("setup", "ImportError", "cannot import name 'x' from 'my_project'"),
         crashed("setup", "ModuleNotFoundError", "No module named 'albumentations'"),
+        crashed("setup", "ModuleNotFoundError", "No module named 'detectron2.projects'"),
         crashed("dataset", "FileNotFoundError", "annotations.json"),
         crashed("build", "AttributeError", "FOO"),
         crashed("train", "AssertionError", "x"),
