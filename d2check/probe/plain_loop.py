@@ -18,7 +18,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import signals, wire
+from . import neutralise, signals, wire
 from .clocks import FETCH, FETCHED
 from .stopping import LeaveScript, LoopEnded, StopRule
 
@@ -156,6 +156,7 @@ class PlainLoop:
         session.recorder.open(rank)
         session.stage = "train"
         signals.answer(session.recorder)
+        neutralise.tell_end_of_script(session)
         known = facts.gather(session, self, self, world_size)
         record = {"t": "begin", "schema": wire.SCHEMA, "rank": rank, "world_size": world_size}
         record.update(pid=os.getpid(), clock=time.time(), facts=dict(known, start_iter=iteration))

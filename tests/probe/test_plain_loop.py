@@ -85,6 +85,7 @@ def test_iterations_times_and_the_end_are_seen_by_the_event_storage(train):
     assert ran.facts["images_per_batch"] == 4
     assert ran.facts["drawn_followed"] >= 12  # of four batches of four images
     assert len(ran.notes("own-loop")) == 1
+    assert "after the training" in " ".join(n["message"] for n in ran.notes("neutralised"))
     assert "EXPORTED" not in ran.stdout
     assert (ran.folder / "config.yaml").is_file()
 
