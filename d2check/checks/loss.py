@@ -17,6 +17,7 @@ from d2check.checks._curve import (
     median,
     noise_of,
     slope_of,
+    usual_phi,
 )
 from d2check.checks._rcnn import background_dip, start_unseen, trained_level
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
@@ -61,9 +62,10 @@ def loss_fall(
     curve = for_trends(curve)
     x = np.log1p(curve.effective / FALL_SCALE)
     reach = float(x[-1] - x[0])
+    phi = usual_phi(curve)
     best_z, best_fall, best_name, upper = -math.inf, 0.0, "total_loss", -math.inf
     for name, values in {"total_loss": curve.total, "pool": curve.pool, **curve.heads}.items():
-        slope, se = slope_of(x, values, noise_of(values))
+        slope, se = slope_of(x, values, noise_of(values, phi))
         fall, fall_se = -slope * reach, max(se * reach, 1e-12)
         if name in ("total_loss", "pool"):
             upper = max(upper, fall + fall_se)
@@ -143,8 +145,9 @@ def late_fall(
     half = len(curve) // 2
     reach = float(x[-1] - x[half])
     early_slope, _ = slope_of(x[:half], curve.pool[:half], noise_of(curve.pool))
+    phi = usual_phi(curve)
     falls = [
-        _falling(x[half:], values[half:], noise_of(values))
+        _falling(x[half:], values[half:], noise_of(values, phi))
         for values in (curve.pool, curve.total, *curve.heads.values())
     ]
     late, late_se = falls[0]

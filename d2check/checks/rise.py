@@ -18,6 +18,7 @@ from d2check.checks._curve import (
     noise_of,
     running_medians,
     slope_of,
+    usual_phi,
 )
 from d2check.checks._rcnn import background_dip, beside_roi
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
@@ -58,7 +59,7 @@ def loss_rise(
     if len(curve) < min_rows:
         return Measurement(None, undecided=f"only {len(curve)} rows; {min_rows} are needed")
     curve = for_trends(curve)
-    noise = noise_of(curve.pool)
+    noise = noise_of(curve.pool, usual_phi(curve))
     z, first = max(_end_slopes(curve.pool, noise) + _block_rises(curve.pool, noise))
     exploded = ending is not None and ending.kind is EndingKind.NON_FINITE
     if exploded:
@@ -93,7 +94,7 @@ def _only_roi_rises(curve: LossCurve, limit_z: float, window: int) -> bool:
     rest = beside_roi(curve)
     if rest is None or not background_dip(curve):
         return False
-    noise = noise_of(rest)
+    noise = noise_of(rest, usual_phi(curve))
     climb = max(_end_slopes(rest, noise) + _block_rises(rest, noise))[0]
     leap = _leap(rest, window)[0] / max(noise.mean_se(window / 2), 1e-9)
     return climb < limit_z and leap < limit_z + 2  # a leap is the largest of many

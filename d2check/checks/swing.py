@@ -23,7 +23,7 @@ from d2check.model import Measurement, Scalar, Series
 
 PRIOR_ROWS = 500  # real rows are near white (median lag-1 autocorrelation -0.01)
 PHI_RANGE = (-0.05, 0.2)
-APART_PRIOR_ROWS, APART_RANGE = 60, (-0.3, 0.4)  # of heads without what they have in common
+APART_PRIOR_ROWS, APART_RANGE = 60, (-0.3, 0.65)  # of heads without what they have in common
 HEADS_FOR_COLOUR = 5
 WIDTHS = (1, 2, 3, 5, 7, 11, 15)  # bins that a swing of wandering period may fill
 LOWER = 0.7  # share of the spectrum that sets the level of the noise

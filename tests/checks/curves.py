@@ -49,3 +49,22 @@ def mask_rcnn(
     drawn = {name: noisy(c, sd, 10 * seed + k) for k, (name, c) in enumerate(heads.items())}
     total = np.sum(list(drawn.values()), axis=0)
     return series(total), {name: series(values, name) for name, values in drawn.items()}
+
+
+def coloured(
+    rows: int, phi: float, seed: int, *, sd: float = 0.35, common: float = 0.3
+) -> tuple[Series, dict[str, Series]]:
+    """(total, heads) that learn, under AR(1) noise of which a part is common to all heads."""
+    rng = np.random.default_rng(seed)
+
+    def noise() -> Floats:
+        drawn = np.convolve(rng.standard_normal(rows + 60), phi ** np.arange(60))
+        return np.sqrt(1 - phi * phi) * drawn[60 : rows + 60]
+
+    shared = noise()
+    starts = {"loss_cls": 1.4, "loss_box_reg": 0.5, "loss_mask": 0.7, "loss_rpn_loc": 0.2}
+    heads = {}
+    for name, start in starts.items():
+        own = common * shared + np.sqrt(1 - common**2) * noise()
+        heads[name] = series(power_law(start, rows) * np.exp(sd * own), name)
+    return series(np.sum([s.values for s in heads.values()], axis=0)), heads

@@ -15,10 +15,11 @@ from d2check.checks._curve import (
     noise_of,
     robust_sd,
     slope_of,
+    usual_phi,
     warmup_target,
 )
 from d2check.checks._rcnn import background_dip, trained_level
-from tests.checks.curves import mask_rcnn, noisy, power_law, series
+from tests.checks.curves import coloured, mask_rcnn, noisy, power_law, series
 
 
 def curve_of(total, heads, **given) -> LossCurve:
@@ -43,6 +44,16 @@ def test_autocorrelated_noise_counts_fewer_rows():
     noise = noise_of(values)
     assert noise.vif == pytest.approx(3.0, rel=0.25)  # (1 + 0.5) / (1 - 0.5)
     assert noise.sd == pytest.approx(np.std(values), rel=0.1)
+
+
+def test_heads_tell_together_how_a_hundred_rows_are_correlated():
+    apart, together = [], []
+    for seed in range(12):
+        curve = curve_of(*coloured(100, 0.6, seed))
+        apart.append(noise_of(curve.pool).vif)
+        together.append(noise_of(curve.pool, usual_phi(curve)).vif)
+    truth = 1.6 / 0.4
+    assert abs(np.mean(together) - truth) < 0.7 * abs(np.mean(apart) - truth)
 
 
 def test_a_few_outliers_do_not_raise_the_noise():

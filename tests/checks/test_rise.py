@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from d2check.checks.rise import loss_rise
 from d2check.model import Ending, EndingKind
-from tests.checks.curves import mask_rcnn, noisy, power_law, series
+from tests.checks.curves import coloured, mask_rcnn, noisy, power_law, series
 
 
 def climbing(rows: int, factor: float, onset: float = 0.5) -> np.ndarray:
@@ -24,6 +24,11 @@ def test_a_healthy_loss_ends_near_its_best(seed):
     found = loss_rise(*mask_rcnn(300, 0.2, seed))
     assert found.value is not None
     assert found.value < 1.12 or found.extras["z"] < 2.4
+
+
+def test_a_hundred_rows_of_strongly_coloured_noise_do_not_rise():
+    found = [loss_rise(*coloured(100, 0.65, seed)) for seed in range(40)]
+    assert sum(f.value > 1.12 and f.extras["z"] > 2.4 for f in found) <= 1
 
 
 @pytest.mark.parametrize("factor", [1.8, 4.0])

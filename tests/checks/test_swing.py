@@ -8,7 +8,7 @@ from scipy import stats
 
 from d2check.checks.swing import _log10_tail, _mean_of_lower, loss_swing
 from d2check.model import Series
-from tests.checks.curves import noisy, power_law, series
+from tests.checks.curves import coloured, noisy, power_law, series
 
 
 def swung(rows: int, amplitude: float, period: float, sd: float = 0.15, seed: int = 0):
@@ -58,6 +58,11 @@ def test_heads_of_coloured_noise_each_of_its_own_do_not_swing():
             heads[f"loss_{k}"] = series(power_law(start, 300) * np.exp(0.3 * noise), f"loss_{k}")
         total = series(np.sum([s.values for s in heads.values()], axis=0))
         assert loss_swing(total, heads).extras["surprise"] < 2
+
+
+def test_strongly_coloured_noise_that_heads_share_in_part_is_no_swing():
+    found = [loss_swing(*coloured(300, 0.65, seed)) for seed in range(40)]
+    assert sum(f.extras["surprise"] > 2 and f.value > 0.14 for f in found) <= 2
 
 
 def test_heads_that_swing_together_do_so_in_coloured_noise_as_well():
