@@ -25,6 +25,7 @@ from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
 TRAINED_FALL = 0.3  # what had been trained before does not fall by so much; a few classes start low
+AT_BASE = 0.8  # of the peak rate: nearly warmed up
 _NAN_UNSEEN = (
     "every loss up to iteration {until} is a number, but a NaN ends a training unwritten, and "
     "nothing here tells how this one ended"
@@ -124,12 +125,13 @@ def late_fall(
     expected a plateau is plainer. extras: falling_z (standard errors by which the curve that
     falls most surely does: total, pool or a head), z (the same of the pool; negative = rising),
     late, early (falls of the halves; late is None where the pool has risen), expected, since
-    (iteration), unsure (in words, what these halves can be other than a plateau).
+    (iteration), most (what the pool can have fallen at most, nothing taken off), unsure (in words,
+    what these halves can be other than a plateau).
 
     Only the stretch up to the first drop of the rate counts: a tail after a decay is a finished
     schedule. Undecided where a flat half is healthy: a start at a trained level (unless the loss
-    has fallen by TRAINED_FALL since), or an R-CNN whose ROI losses are coming back from calling
-    everything background.
+    has fallen by TRAINED_FALL since), an R-CNN whose ROI losses are coming back from calling
+    everything background, or medians whose second half begins in the warm-up.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -166,12 +168,30 @@ def late_fall(
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     upper = -math.expm1(discount * expected - late - se_margin * late_se)
     rise = math.expm1(-late) if late < -se_margin * late_se else None
-    extras["unsure"] = _why_no_plateau(span[0], upper, early, rise)
+    most = -math.expm1(-late - se_margin * late_se)
+    extras |= {"most": most, "unsure": _why_no_plateau(span[0], most, early, rise)}
     why = _why_flat_is_healthy(curve, x, classes, early)
+    if why is None and late < se_margin * late_se:
+        why = _why_it_may_fall_yet(curve, half)
     return Measurement(upper, "share", span, extras, why)
 
 
-def _why_no_plateau(since: int, upper: float, early: float, rise: float | None) -> str:
+def _why_it_may_fall_yet(curve: LossCurve, half: int) -> str | None:
+    """Whether the rate was still rising when the half began that is level, in words.
+
+    Raw rows are short runs, often within their warm-up as a whole: there the effective iterations
+    alone say what to expect.
+    """
+    if curve.raw or curve.lr is None:
+        return None
+    peak = float(curve.lr.max())
+    if curve.lr[half] > AT_BASE * peak:
+        return None
+    reached = int(curve.iterations[int(np.argmax(curve.lr > AT_BASE * peak))])
+    return f"the rate was warming up until iteration {reached}, and the losses may fall yet"
+
+
+def _why_no_plateau(since: int, most: float, early: float, rise: float | None) -> str:
     """What keeps halves that do not plainly fall from being a plateau, in words."""
     if rise is not None:
         return (
@@ -179,10 +199,10 @@ def _why_no_plateau(since: int, upper: float, early: float, rise: float | None) 
             "which is no plateau"
         )
     fell = early >= 0.005
-    if upper >= 0.005:
+    if most >= 0.005:
         before = f"fell by {early:.0%}" if fell else "did not fall"
         return (
-            f"a fall of up to {upper:.0%} since iteration {since} would be hidden by the noise; "
+            f"a fall of up to {most:.0%} since iteration {since} would be hidden by the noise; "
             f"before, total_loss {before}"
         )
     before = f"had fallen by {early:.0%} only" if fell else "had not fallen either"

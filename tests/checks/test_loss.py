@@ -137,6 +137,22 @@ def test_what_is_no_plateau_is_told_without_negative_falls(end, words):
     assert "-" not in unsure
 
 
+def test_the_most_that_a_plateau_fell_is_no_less_than_what_it_fell():
+    course = np.concatenate((np.geomspace(72, 54, 20), np.geomspace(54, 53, 35)))
+    found = late_fall(series(noisy(course, 0.02, 1), every=20, statistic="median", start=19))
+    assert found.extras["most"] > found.extras["late"]
+    assert found.extras["most"] > found.value
+
+
+def test_medians_whose_second_half_begins_in_the_warm_up_are_no_plateau():
+    course = np.concatenate((np.geomspace(72, 54, 20), np.full(35, 54.0)))
+    total = series(noisy(course, 0.02, 1), every=20, statistic="median", start=19)
+    lr = series(np.minimum(np.arange(1, 56) / 50, 1.0), "lr", every=20, start=19)
+    assert "warming up until iteration 819" in (late_fall(total, None, lr, 1.0).undecided or "")
+    constant = series(np.ones(55), "lr", every=20, start=19)
+    assert late_fall(total, None, constant, 1.0).undecided is None
+
+
 def test_returning_foreground_is_no_plateau():
     depth = np.exp(-np.arange(300) / 60) * (1 - np.exp(-np.arange(300) / 10))
     found = late_fall(*mask_rcnn(
