@@ -23,7 +23,7 @@ from d2check.harness.plan import Plan
 from d2check.harness.ranks import RankWatch
 from d2check.harness.redact import Redactor, redactor
 from d2check.harness.tail import RecordTail
-from d2check.harness.unseen import UnseenTraining
+from d2check.harness.unseen import AfterTraining, UnseenTraining
 from d2check.model import Ending
 from d2check.probe import wire
 
@@ -163,6 +163,8 @@ class _Session:
         self._memory = MemoryWatch()
         self._end: dict[str, Any] | None = None
         self._began = False
+        self._after = AfterTraining(child.pid if _is_command(plan) else None)
+        self._cut_off = False
         self._hung: str | None = None
         self._lost: int | None = None
         self._over_budget = False
@@ -185,7 +187,8 @@ class _Session:
             now = time.monotonic()
             if now - sampled_s > 1.0:
                 self._memory.sample()
-                self._ranks.poll()
+                if self._began:
+                    self._after.is_run(self._pids())  # it has to see them while they live
                 sampled_s = now
             if not self._began and now - looked_s > LOOK_EVERY_S:
                 self._unseen = self._unseen_training.look()
@@ -217,8 +220,8 @@ class _Session:
         evidence = Evidence(
             end=self._end,
             rank=None if cause is None else f"rank {cause[0]} of {len(self._ranks.ranks)}",
-            exit_status=left.status,
-            signal_name=left.signal_name,
+            exit_status=None if self._cut_off else left.status,
+            signal_name=None if self._cut_off else left.signal_name,
             last_iteration=self._watch.last_iteration,
             interrupted=self.interrupted,
             hung=self._hung,
@@ -248,7 +251,7 @@ class _Session:
             ending,
             exit_status=left.status,
             # It was ours, and tells nothing of the training.
-            signal=None if self._unseen else left.signal_name,
+            signal=None if self._unseen or self._cut_off else left.signal_name,
             seconds=self._seconds,
             recording_failed=self._recording_failed(),
             registered=(self._end or {}).get("registered"),
@@ -269,6 +272,11 @@ class _Session:
         if self._unseen is not None:
             self._leaving = True
             self._child.kill()
+            return
+        if self._end is not None and self._after.is_run(self._pids()):
+            # What a shell script has after its training (an upload) is not for a short check.
+            self._cut_off = self._leaving = True
+            self._child.ask_to_end()
             return
         self._lost = self._ranks.lost(now, self._limits.rank_grace_s)
         if self._lost is not None:
@@ -301,6 +309,11 @@ class _Session:
             elif kind == "end":
                 self._end = record
         return lines, records
+
+    def _pids(self) -> list[int]:
+        """The processes that train, as far as they have told theirs."""
+        self._ranks.poll()
+        return [rank.pid for rank in self._ranks.ranks.values() if rank.pid is not None]
 
     def _recording_failed(self) -> str | None:
         """Why records or output are missing: the probe's words first, then ours."""

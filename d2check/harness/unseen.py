@@ -1,13 +1,16 @@
-"""Finds a training that the probe could not join, because its start line changes the environment.
+"""Looks at a command's processes for what the probe cannot see or stop. Linux only, by /proc.
 
-A shell script that sets PYTHONPATH anew, `env -i` or `python -I` keep the probe out. Such a
-training would go on unseen, write into its own output folder, and end in days. Linux only, by
-/proc; elsewhere the limits of `limits` hold.
+A training that the probe could not join, because its start line changes the environment, and what a
+shell script runs after its training.
+
+PYTHONPATH set anew, `env -i` or `python -I` keep the probe out. Such a training would go on unseen,
+write into its own output folder, and end in days. Elsewhere the limits of `limits` hold.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from d2check.harness.guard import descendants
@@ -43,6 +46,39 @@ class UnseenTraining:
             self._suspect = first
             return None
         return why
+
+
+class AfterTraining:
+    """Tells when a shell script goes on after the training that it started has left."""
+
+    def __init__(self, root: int | None) -> None:
+        """`root`: process of the command, or None where there is none to look at."""
+        self._root = root
+        self._seen: set[int] = set()
+
+    def is_run(self, trained: Sequence[int]) -> bool:
+        """Whether all of the training's processes are gone and the command is not.
+
+        trained: their ids. Those that were never seen below the command may be of another
+        namespace, and tell nothing. A command that is Python leaves by the probe.
+        """
+        if (
+            self._root is None
+            or not PROC.is_dir()
+            or self._root in trained
+            or _is_python(self._root)
+        ):
+            return False
+        below = set(descendants(self._root))
+        self._seen |= below & set(trained)
+        return bool(trained) and self._seen == set(trained) and not self._seen & below
+
+
+def _is_python(pid: int) -> bool:
+    try:
+        return os.path.basename(os.readlink(PROC / str(pid) / "exe")).startswith("python")
+    except OSError:
+        return True  # gone, or not ours to look at: nothing to end
 
 
 def _has_torch(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -84,3 +85,35 @@ def test_a_command_whose_training_cannot_be_seen_is_ended_at_once(plan_for, monk
     assert ending.kind is EndingKind.UNKNOWN
     assert "PYTHONPATH is set anew" in (ending.message or "")
     assert json.loads((plan.folder / "ending.json").read_text())["signal"] is None
+
+
+SCRIPT = """
+begin(); iterate(0, 2)
+record("end", kind="stopped", i=1, reason="iterations")
+time.sleep(0.5)
+"""
+
+
+def test_what_a_shell_script_runs_after_its_training_is_not_run(plan_for, tmp_path):
+    plan = plan_for(SCRIPT)
+    uploaded = tmp_path / "uploaded"
+    script = tmp_path / "train.sh"
+    script.write_text(f"{sys.executable} {tmp_path / 'child.py'}\nsleep 2\ntouch {uploaded}\n")
+    words = ("sh", str(script))
+    ending = launch(replace(plan, command=words, entry={"kind": "command", "command": [*words]}))
+    assert (ending.kind, ending.message) == (EndingKind.STOPPED, None)
+    assert not uploaded.exists()
+
+
+@pytest.mark.parametrize(("program", "is_run"), [("/bin/sh", True), ("/e/bin/python3.11", False)])
+def test_a_command_goes_on_once_all_of_its_training_has_left(
+    processes, tmp_path, monkeypatch, program, is_run
+):
+    processes(SHELL, (["python", "train.py"], JOINED, TORCH))
+    (tmp_path / "1/exe").symlink_to(program)
+    after = unseen.AfterTraining(1)
+    assert not after.is_run([])
+    assert not after.is_run([2])
+    monkeypatch.setattr(unseen, "descendants", lambda root: [])
+    assert after.is_run([2]) is is_run
+    assert not after.is_run([2, 3])  # one that was never seen may be elsewhere
