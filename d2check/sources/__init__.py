@@ -53,7 +53,8 @@ def is_written(path: Path) -> bool:
         return _writers.is_written([path])
     own = run_folder.is_run_folder(path)
     names = run_folder.FIRST_FILES if own else (*folder.METRICS, *folder.LOGS)
-    return _writers.is_written(path / name for name in names)
+    others = [] if own else folder.captures_in(path)
+    return _writers.is_written([*(path / name for name in names), *others])
 
 
 def so_far(growing: GrowingRun) -> Run:

@@ -258,3 +258,52 @@ def test_events_of_a_resumed_training_stay_with_its_log(tmp_path):
     write_events(tmp_path, 799, first=419, begin_s=1_700_002_000.0, pid=2)
     runs = sources.read(tmp_path)
     assert [iterations(run) for run in runs] == [list(range(19, 800, 20))]
+
+
+# --------------------------------------------------------------------- captures without a log.txt
+
+
+def found_in(folder) -> list[Run]:
+    return [run for path in sources.discover([folder]) for run in sources.read(path)]
+
+
+def test_what_a_cluster_kept_of_two_jobs_of_one_training_is_one_run(tmp_path):
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    (folder / "slurm-1.out").write_text(log(399))
+    (folder / "slurm-2.out").write_text(log(799, first=419, second=2000))
+    (run,) = found_in(tmp_path)
+    assert iterations(run) == list(range(19, 800, 20))
+    assert run.source.endswith("slurm-1.out")
+
+
+def test_two_captures_of_one_console_are_one_run(tmp_path):
+    write(tmp_path, nohup__out=log(399) + "Killed\n", train__log=log(399))
+    (run,) = found_in(tmp_path)
+    assert run.ending.kind is EndingKind.KILLED
+
+
+def test_logs_of_other_trainings_in_one_folder_stay_runs_of_their_own(tmp_path):
+    """A start that failed in one of them is no event of another one."""
+    failed = start() + crash(second=5)
+    write(tmp_path, a__log=log(399), b__log=log(599, seed=50, second=9000), c__log=failed)
+    runs = {run.source.rpartition("/")[2]: run for run in found_in(tmp_path)}
+    assert {name: run.rows for name, run in runs.items()} == {"a.log": 20, "b.log": 30, "c.log": 0}
+    assert runs["c.log"].ending.kind is EndingKind.CRASHED
+    assert not any(told(run, "failed-start") for run in runs.values())
+
+
+def test_many_logs_in_one_folder_are_read_one_by_one(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number}.log").write_text(log(399, seed=number * 7, second=number))
+    assert len(list(sources.discover([tmp_path]))) == 20
+
+
+def test_the_error_of_a_script_beside_the_training_is_not_its_end(tmp_path):
+    script = (
+        'Traceback (most recent call last):\n  File "evaluate.py", line 9, in <module>\n'
+        '    main()\n  File "/env/site-packages/detectron2/data/catalog.py", line 58, in get\n'
+        "    raise KeyError\nKeyError: \"Dataset 'mine' is not registered!\"\n"
+    )
+    runs = sources.read(write(tmp_path, log__txt=log(399), eval__log=script))
+    assert runs[0].ending.kind is EndingKind.TRUNCATED

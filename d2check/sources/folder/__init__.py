@@ -29,6 +29,7 @@ __all__ = [
     "LOGS",
     "METRICS",
     "cannot_be_read",
+    "captures_in",
     "is_output_folder",
     "may_tell",
     "read_file",
@@ -73,6 +74,8 @@ def read_folder(path: Path) -> tuple[Run, ...]:
             EXPECTED,
             "Name the folder that the config calls OUTPUT_DIR",
         )
+    if found.metrics is None and not (found.events or found.ranks or found.has_main_log):
+        return _of_captures(path, found)
     config, reason = config_in(path)
     segments = with_clocks(found.metrics.segments if found.metrics else (), found.events)
     failed = any(e.kind == "failed-start" for log in found.logs for e in log.events)
@@ -87,6 +90,29 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     told = tuple(_unread(one, found) for one in found.problems)
     events = (*runs[-1].events, *told, *found.unread)
     return (*runs[:-1], replace(runs[-1], events=events))
+
+
+def _of_captures(path: Path, found: Contents) -> tuple[Run, ...]:
+    """The trainings of logs under names of their own, which may be of one or of many.
+
+    Those of which one tells of another are read together, each other one by itself.
+    """
+    from d2check.sources.folder.resumes import with_resumes
+
+    groups: list[set[str]] = []
+    for log in (one for one in with_resumes(found.logs) if one is not None):
+        mine = set(log.files)
+        for other in [group for group in groups if group & mine]:
+            groups.remove(other)
+            mine |= other
+        groups.append(mine)
+    runs: list[Run] = []
+    for group in groups:
+        logs = [log for log in found.logs if group & set(log.files)]
+        source = str(path / logs[0].read_from)
+        runs += fused(pair((), logs), source, None, no_config=_NO_CONFIG_BESIDE_FILE)
+    told = tuple(_unread(one, found) for one in found.problems)
+    return (*runs[:-1], replace(runs[-1], events=(*runs[-1].events, *told)))
 
 
 def _all_empty(path: Path, found: Contents) -> InputError | None:
@@ -124,6 +150,11 @@ def _of_ranks_alone(path: Path, ranks: Sequence[RankLog]) -> tuple[Run, ...]:
     return fused(
         pair((), (bad.log,)), source, None, no_config=_NO_CONFIG_IN_TEXT, other_ranks=others
     )
+
+
+def captures_in(path: Path) -> list[Path]:
+    """Files of a folder that by their names may be captures of a console. Raises OSError."""
+    return files.other_logs(path, files.names_in(path))
 
 
 def read_file(path: Path) -> tuple[Run, ...]:

@@ -28,12 +28,14 @@ _DAY_S = 86400.0
 _DATED_S = 1e9
 
 
-def together(logs: Sequence[LogSegment]) -> list[LogSegment]:
+def together(logs: Sequence[LogSegment], ends: Sequence[str] = ()) -> list[LogSegment]:
     """The trainings of several logs, each once: what any capture of it knows is in it.
 
     They are the same where they printed the same losses for the same iterations, at the same
     moments as far as there are stamps. The first in the order given is the main one. A file with
     nothing but an error in it tells of the end of the only training whose end nothing else tells.
+
+    ends: names of files whose errors are those of a training, not of a script beside it.
     """
     found: list[LogSegment] = []
     for log in logs:
@@ -47,7 +49,7 @@ def together(logs: Sequence[LogSegment]) -> list[LogSegment]:
         for other in (*(found[k] for k in same[1:]), log):
             found[same[0]] = _merged(found[same[0]], other)
         found = [one for k, one in enumerate(found) if k not in same[1:]]
-    return _in_time(_with_bare_ends(found))
+    return _in_time(_with_bare_ends(found, ends))
 
 
 # ------------------------------------------------------------------------------- the same training
@@ -232,7 +234,7 @@ def _all_starts(mine: tuple[float, ...], theirs: tuple[float, ...]) -> tuple[flo
 # ------------------------------------------------------------------------------- ends alone
 
 
-def _with_bare_ends(logs: Sequence[LogSegment]) -> list[LogSegment]:
+def _with_bare_ends(logs: Sequence[LogSegment], ends: Sequence[str]) -> list[LogSegment]:
     """Without files of nothing but an error, as a cluster keeps of stderr, where it is known whose.
 
     Theirs is the training that logged the same error; or the only one, if nothing tells its end.
@@ -245,7 +247,8 @@ def _with_bare_ends(logs: Sequence[LogSegment]) -> list[LogSegment]:
         end = log.ending(None)
         same = [one for one in trained if _tells_the_same(one, end.error, end.message)]
         open_ends = [one for one in trained if one.ending(None).kind in _SAYS_NOTHING]
-        owner = same[0] if same else open_ends[0] if len(trained) == len(open_ends) == 1 else None
+        alone = len(trained) == len(open_ends) == 1 and log.read_from in ends
+        owner = same[0] if same else open_ends[0] if alone else None
         if owner is None:
             continue
         if not same:

@@ -36,7 +36,7 @@ class Contents:
     logs: of rank 0, those of rotated files first. setups: what logs without a training tell of one
     that was set up. ranks: the starts in the logs of other ranks. sources: the files that
     were read, the main one first. problems: files that could not be read, and why. unread: files
-    left out by choice.
+    left out by choice. has_main_log: there is a log.txt.
     """
 
     metrics: MetricsFile | None = None
@@ -47,6 +47,7 @@ class Contents:
     sources: list[Path] = field(default_factory=list)
     problems: list[InputError] = field(default_factory=list)
     unread: list[Event] = field(default_factory=list)
+    has_main_log: bool = False
 
 
 def contents_of(folder: Path) -> Contents:
@@ -94,6 +95,7 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
     mains = [path for path in files.named(folder, names, files.LOGS) if path not in links]
     others = [path for path in files.other_logs(folder, names) if path not in links]
     others = [path for path in others if _tried(_is_log, path, found)]
+    found.has_main_log = bool(mains)
     if not mains and not others:
         return
     from d2check.sources.folder.captures import together
@@ -113,13 +115,14 @@ def _add_logs(folder: Path, names: Sequence[str], links: Sequence[Path], found: 
         found.logs += log.segments
         found.setups += [log.setup] if log.setup else []
         read.append(path)
-    found.logs = together(found.logs)
+    ends = [path.name for path in others if files.ended_in_training(files.beginning_of(path))]
+    found.logs = together(found.logs, ends)
     found.sources += sorted(read, key=lambda path: files.age(path.name))
 
 
 def _is_log(path: Path) -> bool:
     start = files.beginning_of(path)
-    return files.looks_like_log(start) or files.tells_an_end(start)
+    return files.looks_like_log(start) or files.is_of_scheduler(start)
 
 
 def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:

@@ -24,14 +24,17 @@ _MAYBE_ROWS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
 # What logrotate, or a hand, makes of a log that goes on under its old name.
 _ROTATED = re.compile(r"\.(?:txt|log|out|err)\.(?:(?P<age>\d{1,4})|old|bak|orig|prev)(?:\.gz)?$")
 _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
-_ENDS = (b"Traceback (most recent call last):", b"slurmstepd: error:", b"srun: error:")
+_SCHEDULER = (b"slurmstepd: error:", b"srun: error:")
+_IN_TRAINING = (*_SCHEDULER, b"train_loop.py", b"in run_step", b"in train_loop")
+_MOST_CAPTURES = 16  # more are not those of one training
 _SNIFF_BYTES = 256 * 1024
 
 
 def is_output_folder(path: Path) -> bool:
     """Whether the folder holds rows, a log or events of Detectron2 under their own names.
 
-    Raises OSError for a folder that cannot be looked into.
+    Or a few logs under other names, which may be captures of one console. Raises OSError for a
+    folder that cannot be looked into.
     """
     # Most folders have one of the four: a whole listing is for those that do not.
     if any(_is_own_file(path / name) for name in LOGS):
@@ -39,7 +42,9 @@ def is_output_folder(path: Path) -> bool:
     if any(_is_own_file(path / name) and not _is_other_json(path / name) for name in METRICS):
         return True
     names = names_in(path)
-    return bool(event_files(path, names) or rank_logs(path, names))
+    if event_files(path, names) or rank_logs(path, names):
+        return True
+    return 2 <= len(captures_in(path, names)) <= _MOST_CAPTURES
 
 
 def stands_alone(path: Path, *, in_output: bool) -> bool:
@@ -78,6 +83,18 @@ def event_files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The event files, oldest first."""
     found = [folder / name for name in names if name.startswith(_EVENT_NAME)]
     return [path for path in found if _is_own_file(path)]
+
+
+def captures_in(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Logs under names of their own that can be opened."""
+    return [path for path in other_logs(folder, names) if _is_own_file(path) and _is_log(path)]
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        return looks_like_log(beginning_of(path))
+    except OSError:  # told where it is read, or found by itself
+        return False
 
 
 def rank_logs(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -154,9 +171,14 @@ def looks_like_log(start: bytes) -> bool:
     return log_txt.looks_like_log(start)
 
 
-def tells_an_end(start: bytes) -> bool:
-    """Whether a file that begins so may hold nothing but an error, as a cluster keeps of stderr."""
-    return any(sign in start for sign in _ENDS)
+def is_of_scheduler(start: bytes) -> bool:
+    """Whether a file that begins so tells how a cluster ended a job, its stderr perhaps."""
+    return any(sign in start for sign in _SCHEDULER)
+
+
+def ended_in_training(start: bytes) -> bool:
+    """Whether what ended is a training, where a file that begins so tells of an end."""
+    return any(sign in start for sign in _IN_TRAINING)
 
 
 def may_be_log(start: bytes) -> bool:
