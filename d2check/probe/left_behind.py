@@ -96,13 +96,13 @@ def fate(drawn: np.ndarray[Any, Any], scene: Scene) -> Fate:
     expected = place(scene.boxes, scene.size, scene.move, scene.frame)
     others = otherwise_moved(scene) + otherwise_sized(scene, drawn)
     drawn = drawn[:BOXES]
-    follow = share(drawn, expected, FOLLOWS, scene.image, slack)
+    follow = fit(drawn, expected, scene.image, slack)
     if follow >= MOST:
         apart: set[str] = set()
         close: set[str] = set()
         for other in others:
-            fits = share(drawn, other.boxes, FOLLOWS, scene.image, slack) > HALF
-            (close if fits else apart).add(other.fault)
+            fits = fit(drawn, other.boxes, scene.image, slack)
+            (close if fits > HALF else apart).add(other.fault)
         tells = frozenset(apart - (close - {ALONE, OTHERWISE}))
         return told._replace(end="followed" if tells & TELLING else "untold", tells=tells)
     if follow > HALF:
@@ -174,6 +174,20 @@ def otherwise_sized(scene: Scene, drawn: np.ndarray[Any, Any]) -> list[Other]:
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         found.append(Other(READ_AS_CORNERS, move, scale, np.hstack((low, high))))
     return found
+
+
+def fit(
+    drawn: np.ndarray[Any, Any],
+    expected: np.ndarray[Any, Any],
+    image: tuple[float, float],
+    slack: float,
+) -> float:
+    """Share of the drawn boxes that are expected, or of the expected that are drawn.
+
+    The one where a transform drops objects, the other where objects of other images are pasted in.
+    """
+    one = share(drawn, expected, FOLLOWS, image, slack)
+    return max(one, share(expected[:BOXES], drawn, FOLLOWS, image, slack))
 
 
 def share(

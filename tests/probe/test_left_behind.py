@@ -103,10 +103,12 @@ def test_boxes_of_no_known_place_are_elsewhere():
     assert fate(drawn, scene(LEFT_RIGHT)).end == "elsewhere"
 
 
-def test_a_few_boxes_that_were_pasted_in_do_not_hide_those_that_followed():
-    of = scene(LEFT_RIGHT, boxes=np.vstack((FILE, FILE / 2)))
-    pasted = np.vstack((followed(of), [[3.0, 3, 20, 20]]))
-    assert fate(pasted, of).end == "followed"
+def test_boxes_that_were_pasted_in_do_not_hide_those_that_followed():
+    of = scene(LEFT_RIGHT)
+    corner = np.random.default_rng(0).uniform(0, 250, (6, 2))
+    pasted = np.hstack((corner, corner + 20))
+    assert fate(np.vstack((followed(of), pasted)), of).end == "followed"
+    assert fate(np.vstack((FILE, pasted)), of).end == "elsewhere"
 
 
 def test_many_boxes_are_looked_at_in_part():
