@@ -73,6 +73,9 @@ def watch_training(module: Any, session: Session) -> None:
         rank, world_size = comm.get_rank(), comm.get_world_size()
         session.recorder.open(rank)
         if session.recorder.ended:  # a second loop of a process whose first one was recorded
+            if session.plan.kind == "command":
+                # The script has caught what it was to be left by; nothing trains unseen.
+                raise LeaveScript(0)
             return train(self, *args, **kwargs)
         training = Training(session, self, module.HookBase, rank, world_size)
         start_iter = args[0] if args else kwargs["start_iter"]

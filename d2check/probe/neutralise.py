@@ -50,7 +50,7 @@ def _tell_tracker(module: Any, session: Session) -> None:
 def tell_end_of_script(session: Session) -> None:
     """Say, of a script of the user's own, that it is left with its training."""
     if session.plan.kind == "command":
-        session.neutralised("after the training: nothing of the script is run any more")
+        session.neutralised("after the training: the script is left there, by SystemExit")
 
 
 def config(cfg: Any, session: Session) -> None:

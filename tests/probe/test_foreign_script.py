@@ -146,3 +146,25 @@ def test_files_that_a_script_writes_by_itself_do_not_touch_an_earlier_training(t
     told = [note["message"] for note in ran.of("note") if note["kind"] == "neutralised"]
     for name in ("best.pth is not overwritten", "best_old.pth is not removed", "own is not rem"):
         assert any(name in message for message in told), told
+
+
+SWALLOWS = (
+    PREPARE
+    + """
+from detectron2.engine import DefaultTrainer
+for fold in range(2):
+    try:
+        DefaultTrainer(cfg).train()
+    except BaseException as error:
+        print("FOLD", fold, type(error).__name__, flush=True)
+"""
+)
+
+
+def test_a_script_that_catches_everything_trains_nothing_more(train):
+    arguments = [str(train.demo / "config.yaml"), str(train.demo), str(train.cwd / "unused")]
+    ran = train.script(SWALLOWS, *arguments, iterations=2)
+    assert "FOLD 0 LeaveScript" in ran.stdout
+    assert "FOLD 1 LeaveScript" in ran.stdout
+    assert len(ran.of("iter")) == 2
+    assert not any(path.name.startswith("model_") for path in train.cwd.rglob("*.pth"))
