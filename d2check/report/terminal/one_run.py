@@ -12,7 +12,16 @@ from d2check.report.terminal.rule_lines import show_rule_lines
 
 _ENDED_EARLY = "ended-early"
 _QUIET_EVENTS = ("neutralised", "dataset", _ENDED_EARLY)
-_LABELS = {"phase-skipped": "left out", "recording-failed": "not kept", "files-touched": "CHANGED"}
+_LABELS = {
+    "phase-skipped": "left out",
+    "recording-failed": "not kept",
+    "files-touched": "CHANGED",
+    "missing-weights": "missing",
+    "skipped-weights": "skipped",
+    "own-loop": "own loop",
+    "ramp-non-finite": "ramp",
+    "ranks-differ": "ranks",
+}
 
 
 def show_run(page: Page, report: Report, judged: RunReport, verbosity: int) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_gold import assert_gold
 
+from d2check.model import Event
 from d2check.report.terminal import closing_line, render
 
 SAMPLES = ("healthy", "sick", "crashed", "many")
@@ -176,3 +177,12 @@ def test_plain_text_needs_no_rich():
         "assert not {'rich', 'numpy', 'click'} & set(sys.modules) - {'numpy'}"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_happened_to_the_weights_is_labelled_in_whole_words():
+    seen = report_samples.run("out")
+    events = (Event("missing-weights", "104 of 116"), Event("skipped-weights", "1 of 116"))
+    judged = report_samples.RunReport(replace(seen, events=events), ())
+    text = plain(report_samples.report(judged, exit_code=0))
+    assert "missing    104 of 116" in text
+    assert "skipped    1 of 116" in text
