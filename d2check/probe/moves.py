@@ -101,11 +101,13 @@ def _correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> floa
 def _best_window(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     """Correlation of either copy with the likest window of the other that is not all of it."""
     best = -1.0
+    windows = _windows()
     for whole, part in ((one, other), (other, one)):
-        for down in _windows():
-            for across in _windows():
-                if down is not across or down is not _windows()[0]:
-                    best = max(best, _correlation(whole, down @ part @ across.T))
+        for row, down in enumerate(windows):
+            lines = down @ part
+            for column, across in enumerate(windows):
+                if row or column:
+                    best = max(best, _correlation(whole, lines @ across.T))
     return best
 
 
