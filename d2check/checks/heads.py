@@ -23,6 +23,8 @@ from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, trained_level
 from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
+# Effective iterations: of seven sound RetinaNets two had left chance by 55, all by 85.
+FOCAL_EFFECTIVE = 90.0
 MOST_CLASSES = math.log(1204)  # chance over LVIS's 1,203 classes, where nobody told how many
 FALL_SCALE = 30.0
 WIDE_RANGE = 0.5  # in ln: a head whose eighths range this wide does not stand still
@@ -68,6 +70,14 @@ def stuck_head(
         return Measurement(
             None,
             undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
+        )
+    if curve.effective[-1] < FOCAL_EFFECTIVE:
+        anchors = {name: anchor for name, anchor in anchors.items() if not anchor[1]}
+    if not anchors:
+        return Measurement(
+            None,
+            undecided=f"only {curve.effective[-1]:.0f} effective iterations; "
+            "a focal loss stays near chance for longer",
         )
     curve = for_trends(curve)
     value, extras = _nearest_to_chance(curve, anchors, min_rows, min_effective)

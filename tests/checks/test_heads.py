@@ -136,6 +136,17 @@ def test_one_stage_detectors_have_no_such_head():
     assert "two-stage" in (roi_stall(retina, total).undecided or "")
 
 
+@pytest.mark.parametrize(("rows", "judged"), [(80, False), (200, True)])
+def test_a_focal_loss_is_given_ninety_iterations_to_leave_chance(rows, judged):
+    heads = {
+        "loss_cls": series(noisy(np.full(rows, 1.1), 0.05, 1), "loss_cls"),
+        "loss_box_reg": series(noisy(power_law(0.7, rows), 0.05, 2), "loss_box_reg"),
+    }
+    total = series(heads["loss_cls"].values + heads["loss_box_reg"].values)
+    found = stuck_head(heads, total, meta_architecture="RetinaNet")
+    assert ("focal" not in (found.undecided or "")) is judged
+
+
 def test_a_fresh_head_starts_at_chance():
     total, heads = mask_rcnn(200, 0.1)
     assert first_level(heads, total, classes=3).value == pytest.approx(1.0, abs=0.3)

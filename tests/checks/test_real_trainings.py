@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from d2check.model import Verdict
+from d2check import sources
+from d2check.model import Ending, Verdict
+from d2check.rules.judge import judge
 from d2check.rules.load import load_rules
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +53,23 @@ def test_a_real_training_gets_its_verdict(path):
         assert Verdict.FAIL not in found.values(), "not even wrongly explained"
     else:
         assert benchmark.is_right(known["truth"], found), sorted(found)
+
+
+SOUND = {t.name for t in benchmark.all_trainings() if t.truth in benchmark.WORKABLE}
+
+
+@pytest.mark.parametrize("rows", [80, 120, 200])
+@pytest.mark.parametrize("path", [p for p in TRAININGS if name_of(p) in SOUND], ids=name_of)
+def test_the_start_of_a_sound_training_is_warned_of_by_no_rule_on_losses(path, rows, tmp_path):
+    benchmark.unpack(path, tmp_path)
+    (run,) = sources.read(tmp_path)
+    assert len(run.series["total_loss"]) > rows
+    last = int(run.series["total_loss"].iterations[rows - 1])
+    cut = {name: s.between(0, last) for name, s in run.series.items()}
+    begun = replace(run, series={n: s for n, s in cut.items() if len(s)}, ending=Ending())
+    rules = [rule for rule in RULES if rule.id.startswith("loss/")]
+    told = [f for f in judge(rules, begun) if f.verdict in (Verdict.FAIL, Verdict.WARN)]
+    assert [f.message for f in told] == []
 
 
 def test_there_are_enough_of_every_kind():
