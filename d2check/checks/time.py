@@ -339,22 +339,46 @@ def slow_start(time: Series, *, first_rows: int = 3, min_rows: int = 30) -> Meas
     return Measurement(lost / max(median, 1e-12), "iterations", span, extras)
 
 
-def straggler(by_rank: Mapping[str, Series], *, skip_rows: int = 5) -> Measurement:
+def straggler(
+    by_rank: Mapping[str, Series],
+    data: Mapping[str, Series] | None = None,
+    hooks: Mapping[str, Series] | None = None,
+    *,
+    skip_rows: int = 5,
+) -> Measurement:
     """How much slower the slowest rank's own work is than the median rank's.
 
-    by_rank: name -> seconds per iteration without waiting for others (forward, data). value:
-    slowest / median. extras: rank ("rank 1", the slowest), slowest_s, median_s.
+    by_rank: name -> seconds of the forward pass per iteration; data, hooks: of the wait for its own
+    loader and of its hooks, where they are known of every rank. The backward pass is left out:
+    there a rank waits for the others, so that a slow one has the shortest. Of each part the median
+    iteration counts, as one rank's evaluation or stall is none of its pace. value: slowest /
+    median. extras: rank ("rank 1", the slowest), slowest_s, median_s, lost_s (their difference).
     """
-    means = {
-        name: float(np.mean(s.values[skip_rows:])) for name, s in by_rank.items() if len(s) > 20
-    }
-    if len(means) < 2:
+    own = _paces(by_rank, skip_rows)
+    for part in (data, hooks):
+        more = _paces(part or {}, skip_rows)
+        if set(more) == set(own):
+            own = {rank: seconds + more[rank] for rank, seconds in own.items()}
+    if len(own) < 2:
         return Measurement(None, undecided="only one rank was timed")
-    slowest = max(means, key=lambda name: means[name])
-    told = slowest.partition("/")[0].removeprefix("rank")
-    rank = told if told.isdigit() else "0"  # rank 0's series have no prefix
-    median = float(np.median([v for name, v in means.items() if name != slowest]))
+    slowest = max(own, key=lambda rank: own[rank])
+    median = float(np.median([seconds for rank, seconds in own.items() if rank != slowest]))
     extras: dict[str, Scalar] = {
-        "rank": f"rank {rank}", "slowest_s": means[slowest], "median_s": median,
+        "rank": f"rank {slowest}", "slowest_s": own[slowest], "median_s": median,
+        "lost_s": own[slowest] - median,
     }  # fmt: skip
-    return Measurement(means[slowest] / max(median, 1e-12), "ratio", None, extras)
+    return Measurement(own[slowest] / max(median, 1e-12), "ratio", None, extras)
+
+
+def _paces(series: Mapping[str, Series], skip_rows: int) -> dict[str, float]:
+    """Seconds of the median iteration by the rank's number, of those with rows enough."""
+    return {
+        _rank_of(name): float(np.median(one.values[skip_rows:]))
+        for name, one in series.items()
+        if len(one) > 20
+    }
+
+
+def _rank_of(name: str) -> str:
+    told = name.partition("/")[0].removeprefix("rank")
+    return told if told.isdigit() else "0"  # rank 0's series have no prefix
