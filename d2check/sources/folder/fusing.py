@@ -14,12 +14,12 @@ from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
 from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Link, Pair, moved
-from d2check.sources.folder.ranks import RankLog, runs_with_ranks
 from d2check.sources.folder.refill import Told, refilled
 from d2check.sources.folder.stretches import joined
 from d2check.sources.metrics_json import MetricsSegment
 
 if TYPE_CHECKING:
+    from d2check.sources.folder.ranks import RankLog
     from d2check.sources.log_txt import LogSegment
 
 # What the console prints differently from metrics.json, under names of their own: means (of the
@@ -88,6 +88,8 @@ def fused(
             run = replace(run, facts={**run.facts, "end_unexplained": True})
         runs.append(_with_rate_before(replace(run, ending=ending), runs))
     if runs and other_ranks:
+        from d2check.sources.folder.ranks import runs_with_ranks
+
         starts_s = [one.links[-1].log.starts_s if one.links else () for one, _ in told]
         runs = runs_with_ranks(runs, starts_s, other_ranks, _starts_of(pairs))
     return tuple(runs)

@@ -281,7 +281,9 @@ class Reader:
         """Note where and when the current start was last heard of."""
         start = self._starts.current()
         start.last_line = self._starts.line
-        start.heard_at(self._clock.read(line))
+        moment = self._clock.read(line)
+        if moment != start.last_s:  # most lines are of the same second
+            start.heard_at(moment)
         return start
 
     def _bare_error(self, start: Start, text: str) -> bool:
