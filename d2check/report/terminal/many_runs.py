@@ -14,6 +14,7 @@ from d2check.report.terminal.page import VERDICT_STYLES, Page
 
 _MOST_MEMBERS = 10
 _MOST_NAMES = 3
+_OF_FILES = ("unreadable", "apart")
 _DEEP = 2
 _GRAVITY = {Verdict.FAIL: 0, Verdict.ERROR: 1, Verdict.WARN: 2}
 _SEVERITY = {"high": 0, "medium": 1, "low": 2, "info": 3}
@@ -67,6 +68,19 @@ def show_runs(page: Page, report: Report, verbosity: int) -> None:
             page.field("" if number else "noted", _note(group), "quiet")
         _names(page, "healthy", [label(r) for r in healthy], "good", verbosity)
         _names(page, "not judged", [label(r) for r in silent], "warn", verbosity)
+        _files_told_of(page, report.runs, verbosity)
+
+
+def _files_told_of(page: Page, runs: Sequence[RunReport], verbosity: int) -> None:
+    """Files that were not read, or not taken for those of another run, and why."""
+    for kind in _OF_FILES:
+        texts = [e.message.partition(". Expected ")[0] for r in runs for e in r.run.events
+                 if e.kind == kind]  # fmt: skip
+        shown = texts if verbosity > 0 else texts[:_MOST_NAMES]
+        for number, text in enumerate(shown):
+            page.field("" if number else kind, clean(text), "warn")
+        if len(texts) > len(shown):
+            page.field("", f"and {len(texts) - len(shown):,} more (-v shows all)", "warn")
 
 
 def _labels(runs: Sequence[RunReport], below: str) -> Label:

@@ -12,6 +12,7 @@ from d2check.report.terminal.rule_lines import show_rule_lines
 
 _ENDED_EARLY = "ended-early"
 _QUIET_EVENTS = ("neutralised", "dataset", _ENDED_EARLY)
+_EVENT_CHARS = 320
 _LABELS = {
     "phase-skipped": "left out",
     "recording-failed": "not kept",
@@ -61,7 +62,8 @@ def _header(page: Page, report: Report, run: Run, verbosity: int) -> None:
         if event.kind not in _QUIET_EVENTS:
             at = "" if event.iteration is None else f" (iteration {event.iteration:,})"
             label = _LABELS.get(event.kind) or shortened(clean(event.kind), LABEL - 1)
-            page.field(label, clean(event.message) + at)
+            text = clean(event.message)  # names of a hundred weights, perhaps
+            page.field(label, (text if verbosity > 0 else shortened(text, _EVENT_CHARS)) + at)
         elif verbosity > 0 and event.kind == "dataset":
             page.field("dataset", clean(event.message))
     if report.neutralised:

@@ -186,3 +186,28 @@ def test_what_happened_to_the_weights_is_labelled_in_whole_words():
     text = plain(report_samples.report(judged, exit_code=0))
     assert "missing    104 of 116" in text
     assert "skipped    1 of 116" in text
+
+
+def with_events(report, *events):
+    first, *rest = report.runs
+    told = replace(first, run=replace(first.run, events=events))
+    return replace(report, runs=(told, *rest))
+
+
+def test_among_many_runs_files_that_were_not_read_are_told():
+    """The header of the run is not shown, and with it what it says of its files."""
+    lost = Event(
+        "unreadable", "out/a/metrics.json: it cannot be read (Permission denied). Expected x"
+    )
+    apart = Event("apart", "b.log starts at iteration 500, a.log ends at 399")
+    text = plain(with_events(report_samples.many(), lost, apart))
+    assert "unreadable out/a/metrics.json: it cannot be read (Permission denied)\n" in text
+    assert "b.log starts at iteration 500" in text
+    assert "Expected x" not in text
+
+
+def test_names_of_a_thousand_weights_do_not_bury_the_verdicts():
+    names = Event("missing-weights", ", ".join(f"backbone.layer{n}.weight" for n in range(1000)))
+    report = with_events(report_samples.healthy(), names)
+    assert len(plain(report).splitlines()) < 60
+    assert "layer999" in plain(report, verbosity=1)
