@@ -161,3 +161,16 @@ def test_capital_letters_of_another_file_system_hide_nothing(tmp_path):
     (tmp_path / "METRICS.JSON").write_text(ROWS)
     (tmp_path / "Train.LOG").write_text(log(99))
     assert len(list(sources.discover([tmp_path]))) == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_of_packed_files_is_read_with_its_config(tmp_path, whole):
+    config = b"VERSION: 2\nSOLVER: {BASE_LR: 0.01, WARMUP_ITERS: 0, STEPS: [], MAX_ITER: 1000}\n"
+    files = {"metrics.json": ROWS.encode(), "log.txt": log(999).encode(), "config.yaml": config}
+    for name, data in files.items():
+        packed = gzip.compress(data)
+        (tmp_path / f"{name}.gz").write_bytes(packed if whole else packed[:-8])
+    run = only(tmp_path)
+    assert run.rows == 50
+    assert (run.planned_iterations == 1000) == whole
+    assert whole or "config.yaml.gz cannot be unpacked" in run.absent["config"]

@@ -10,26 +10,45 @@ import numpy as np
 
 from d2check.config.curves import ScheduleUnknown
 from d2check.config.facts import config_facts
-from d2check.config.load import load_config
+from d2check.config.load import config_from_text, load_config
 from d2check.config.match import matches, planned_series
 from d2check.config.schedule import for_world_size, planned_iterations, planned_lr
 from d2check.errors import InputError
 from d2check.model import Config, Run, Scalar, Series
+from d2check.sources._links import leads_out
+from d2check.sources._unpack import Unpacked
 
 CONFIG = "config.yaml"
+_CONFIG_BYTES = 2**16
 
 
 def config_in(folder: Path) -> tuple[Config | None, str | None]:
     """The config.yaml of a folder, or why there is none."""
     path = folder / CONFIG
     if not path.is_file():
-        return None, "the folder holds no config.yaml"
+        return _packed_config_in(folder)
     if not path.resolve().is_relative_to(folder.resolve()):
         return None, "config.yaml is a link that leads out of the folder"
     try:
         return load_config(path, within=folder), None
     except InputError as error:
         return None, f"config.yaml cannot be read: {error.found}"
+
+
+def _packed_config_in(folder: Path) -> tuple[Config | None, str | None]:
+    """The same of a folder of which every file was packed."""
+    path = folder / f"{CONFIG}.gz"
+    if not path.is_file() or leads_out(path, folder.resolve()):
+        return None, "the folder holds no config.yaml"
+    with path.open("rb") as stream:
+        content = Unpacked(stream)
+        text = b"".join(iter(lambda: content.read(_CONFIG_BYTES), b""))
+    if content.damage:
+        return None, f"config.yaml.gz cannot be unpacked ({content.damage})"
+    try:
+        return config_from_text(text, str(path)), None
+    except InputError as error:
+        return None, f"config.yaml.gz cannot be read: {error.found}"
 
 
 def compared(
