@@ -26,7 +26,7 @@ _ROTATED = re.compile(r"\.(?:txt|log|out|err)\.(?:(?P<age>\d{1,4})|old|bak|orig|
 _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
 _SCHEDULER = (b"slurmstepd: error:", b"srun: error:")
 _IN_TRAINING = (*_SCHEDULER, b"train_loop.py", b"in run_step", b"in train_loop")
-_MOST_CAPTURES = 16  # more are not those of one training
+_MOST_CAPTURES, _MOST_NAMED = 16, 64  # more logs, or files named so, are not of one training
 _SNIFF_BYTES = 256 * 1024
 
 
@@ -44,6 +44,8 @@ def is_output_folder(path: Path) -> bool:
     names = names_in(path)
     if event_files(path, names) or rank_logs(path, names):
         return True
+    if not 2 <= sum(map(_named_like_a_log, names)) <= _MOST_NAMED:  # labels of a data set, perhaps
+        return False
     return 2 <= len(captures_in(path, names)) <= _MOST_CAPTURES
 
 
