@@ -243,6 +243,8 @@ FACTS: Mapping[str, str] = {
     "longest_side_that_fits": "INPUT.MAX_SIZE_TRAIN with which hardly any planned batch is too big",
     "heaviest_images": "images that make batches too large, in words",
     "groups_not_finite": "modules or parameters that hold NaN or infinity at the end",
+    "batch_not_finite": "images and boxes of the batch that became NaN which held NaN or infinity",
+    "batch_not_finite_named": "which of them, the first ones",
     "first_loss": "median total loss of the first five iterations",
     "ramp_confirmed": "whether a slower ramp with another seed has failed as the first one did",
     "end_unexplained": "whether rows stop early or without a known goal, and no log tells why",

@@ -42,6 +42,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             rise.loss_rise,
             ramp.peak_rate_response,
             precision.skipped_steps,
+            finite.broken_batch,
             finite.broken_weights,
             swing.loss_swing,
             spikes.loss_spikes,

@@ -1,4 +1,4 @@
-"""Whether the weights are still numbers."""
+"""Whether what the model is made of, and what it is given, are numbers."""
 
 from __future__ import annotations
 
@@ -8,3 +8,11 @@ from d2check.model import Measurement
 def broken_weights(groups_not_finite: int) -> Measurement:
     """How many modules or parameters hold NaN or infinity when the training ends."""
     return Measurement(float(groups_not_finite), "groups")
+
+
+def broken_batch(batch_not_finite: int) -> Measurement:
+    """How many images and boxes of the batch over which a training became NaN were no numbers.
+
+    They were looked at as the model was given them, so any that is none is the cause.
+    """
+    return Measurement(float(batch_not_finite), "inputs")

@@ -239,6 +239,7 @@ def non_finite(
     processes: int | None = None,
     configured_for: int | None = None,
     end_unexplained: bool | None = None,
+    batch_not_finite: int | None = None,
 ) -> Measurement:
     """How many loss values are NaN or infinite, a run ended by such a value counted as one.
 
@@ -246,7 +247,9 @@ def non_finite(
     of the batch, only a NaN that ended them tells something. end_unexplained: the rows end early
     or nobody knows where they should, and no log tells why. Then finite losses prove nothing of the
     end, whether metrics.json has them or a piece of a log: Detectron2 raises before it stores or
-    prints a loss that is not finite (engine/train_loop.py, write_metrics).
+    prints a loss that is not finite (engine/train_loop.py, write_metrics). batch_not_finite: images
+    and boxes of that batch that were no numbers before the model saw them: then no rate is to
+    blame, and none is told.
 
     value: count. extras: at (first iteration), series (name of the first), rate_share (rate
     there / peak rate: near zero means data or weights, a large share means the rate),
@@ -292,7 +295,7 @@ def non_finite(
         "series": name,
         "share": share,
         "share_lr": None if base_lr is None else base_lr * share,
-        "rate_share": _rate_share(lr, base_lr, first),
+        "rate_share": None if batch_not_finite else _rate_share(lr, base_lr, first),
         "finite_rows": int(np.isfinite(total.values).sum()) if total is not None else None,
     }
     span = None

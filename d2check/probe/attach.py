@@ -13,6 +13,8 @@ from .imports import AfterImport
 from .plan import KIND_HOOK
 from .stopping import LeaveScript, LoopEnded, StopRule
 
+INPUTS_NAMED = 8  # of those that were no numbers
+
 if TYPE_CHECKING:
     from .iteration import IterationProbe
     from .session import Session
@@ -159,6 +161,8 @@ class Training:
         if session.recorder.ended:
             return
         files = probe.batch.files
+        broke = error is not None and is_non_finite(error)
+        not_finite = probe.batch.not_finite() if broke and not gpu_is_unusable(error) else None
         probe.flush()
         probe.detach()
         last = probe.last_iteration
@@ -178,7 +182,7 @@ class Training:
                 words = "%s: %s" % (type(error).__name__, error)
                 session.recorder.note("warning", "after the end of the loop: " + words)
             session.recorder.end("stopped", i=last, reason=self._reason)
-        elif error is not None and probe.course.in_ramp and is_non_finite(error):
+        elif broke and probe.course.in_ramp:
             # What the raised rate did is a result, not an end of the user's training.
             self.ruined_by_ramp = True
             at = int(self._trainer.iter)
@@ -189,6 +193,11 @@ class Training:
         elif isinstance(error, KeyboardInterrupt):
             session.recorder.end("interrupted", i=last)
         else:
+            if not_finite is not None:
+                told = {"batch_not_finite": len(not_finite)}
+                session.recorder.write(
+                    {"t": "facts", "facts": dict(told, batch_not_finite_named=named(not_finite))}
+                )
             # The iteration that broke has no record of its own.
             session.crashed(error, i=int(self._trainer.iter), batch_files=files)
 
@@ -206,6 +215,12 @@ class Training:
         self.end(None)
         for hook in self._hooks:
             self._trainer._hooks.remove(hook)
+
+
+def named(found: list[str]) -> str:
+    """The first of some names, and how many there are more."""
+    more = " and %d more" % (len(found) - INPUTS_NAMED) if len(found) > INPUTS_NAMED else ""
+    return ", ".join(found[:INPUTS_NAMED]) + more
 
 
 def gpu_is_unusable(error: BaseException | None) -> bool:

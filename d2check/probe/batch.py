@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 # Put into a sample by `datasets`, where it was loaded: (seconds, processor seconds, seconds to read
@@ -32,6 +33,23 @@ class BatchFacts:
         """The images of this iteration so far; asked for only when something went wrong."""
         named = (s["file_name"] for batch in self._batches for s in batch if "file_name" in s)
         return [str(name) for name in named]
+
+    def not_finite(self) -> list[str]:
+        """What of this iteration's images holds NaN or infinity, as "a.png (image)"."""
+        found = []
+        for batch in self._batches:
+            for place, sample in enumerate(batch):
+                fields = getattr(sample.get("instances"), "_fields", _NO_FIELDS)
+                boxes = getattr(fields.get("gt_boxes"), "tensor", None)
+                name = os.path.basename(str(sample.get("file_name", "image %d" % place)))
+                given: tuple[tuple[str, Any], ...] = (
+                    ("image", sample.get("image")),
+                    ("boxes", boxes),
+                )
+                for what, tensor in given:
+                    if hasattr(tensor, "isfinite") and not bool(tensor.isfinite().all()):
+                        found.append("%s (%s)" % (name, what))
+        return found
 
     def add(self, batch: Any) -> None:
         """Look at a batch and take the probe's own key out of it. Anything else is left alone."""

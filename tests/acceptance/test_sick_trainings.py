@@ -27,6 +27,33 @@ def run_arguments(folder: Path, sick: Sick | None = None, *overrides: str) -> li
     return ["run", str(config), *overrides, "--setup", setup, "--seed", "1", "--output", "out"]
 
 
+NAN_IMAGE = """
+import itertools
+from detectron2.data import DatasetMapper
+_calls, _load = itertools.count(), DatasetMapper.__call__
+def _call(self, record):
+    sample = _load(self, record)
+    if next(_calls) >= 80 and "007" in sample["file_name"]:
+        sample["image"] = sample["image"] * float("nan")
+    return sample
+DatasetMapper.__call__ = _call
+"""
+
+
+def test_an_image_that_is_no_number_is_named_and_no_rate_is_blamed(
+    d2check: Callable[..., Said], tmp_path: Path
+) -> None:
+    """At the full rate, where a NaN by itself points to the rate."""
+    (tmp_path / "mapper.py").write_text(NAN_IMAGE)
+    arguments = run_arguments(tmp_path, None, "DATALOADER.NUM_WORKERS", "0")
+    said = d2check(*arguments, "--setup", str(tmp_path / "mapper.py"))
+    assert said.status == 1
+    assert said.report["runs"][0]["root_causes"] == ["data/input-not-finite"]
+    assert {"data/input-not-finite", "loss/non-finite"} <= set(said.verdicts("FAIL"))
+    assert "train_007.png (image)" in said.text
+    assert said.proposed("loss/non-finite") == {}
+
+
 def test_a_rate_100_times_too_high_fails_and_a_lower_one_is_proposed(
     d2check: Callable[..., Said], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,3 +101,19 @@ def test_batches_of_one_iteration_are_counted_where_there_are_several():
     facts.add([sample(10, 10, 1)])
     facts.add([sample(10, 10, 1)])
     assert facts.take()["batches"] == 2
+
+
+def test_images_and_boxes_that_are_no_numbers_are_named():
+    torch = pytest.importorskip("torch")
+
+    boxes = SimpleNamespace(tensor=torch.tensor([[0.0, 1.0, torch.inf, 3.0]]))
+    objects = SimpleNamespace(_fields={"gt_boxes": boxes, "gt_classes": torch.zeros(1)})
+    nan, whole = torch.full((3, 4, 4), torch.nan), torch.zeros((3, 4, 4), dtype=torch.uint8)
+    facts = BatchFacts()
+    facts.add(
+        [{"image": whole, "file_name": "a/one.png"}, {"image": nan, "file_name": "a/two.png"}]
+    )
+    facts.add([{"image": whole, "instances": objects}])
+    assert facts.not_finite() == ["two.png (image)", "image 0 (boxes)"]
+    facts.take()
+    assert facts.not_finite() == []
