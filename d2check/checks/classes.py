@@ -122,7 +122,8 @@ def _dense_choice(
     hard classes come later. So objects count as told from background when at most `most_missed`
     of their anchors score lower than the highest 5 % of the background, and since then each class
     must have been seen `min_seen` times, in `min_effective` iterations or more, both weighted by
-    the rate. The first third of that stretch is left out.
+    the rate, and in half as many as it took to find objects, which are many at a low rate. The
+    first third of that stretch is left out.
     """
     iterations, (accuracy, found, anchors) = _joined(series)
     rows = len(iterations) // DENSE_BLOCK * DENSE_BLOCK
@@ -135,7 +136,7 @@ def _dense_choice(
         return _not_apart()
     first = int(iterations[-blocks * DENSE_BLOCK])
     effective = _effective(lr, base_lr, first, int(iterations[-1]))
-    if effective < min_effective:
+    if effective < max(min_effective, _effective(lr, base_lr, 0, first) / 2):
         return _apart_since(effective)
     if effective * seen_per_step < min_seen:
         times = f"{effective * seen_per_step:.0f} times"

@@ -165,3 +165,9 @@ def test_an_accuracy_alone_tells_not_which_objects_are_found():
     for name in ("dense/fg_cls_accuracy", "fast_rcnn/fg_cls_accuracy"):
         measured = class_choice(series(name, np.full(300, 0.3)), None, None, None, None, 4, 10)
         assert measured.undecided == "it is not known how many objects are found"
+
+
+def test_a_dense_detector_that_found_its_objects_late_learns_classes_slowly_too():
+    late = np.r_[np.full(60, 0.5), np.full(25, 0.95)]
+    assert "effective iterations only" in dense(0.33, late, rows=85).undecided
+    assert dense(0.33, np.r_[late, np.full(20, 0.95)], rows=105).undecided is None
