@@ -38,6 +38,7 @@ TRAININGS = sorted(benchmark.PACKED.glob("*.jsonl.gz"))
 # What is not found, and told as such in benchmarks/verdicts/README.md.
 MISSED = {
     "mask-classes-s48", "faster-halfclasses-s49", "retina-shuffle-s50", "faster-unflipped-s69",
+    "faster-classes-s116", "retina-classes-s118", "mask-halfclasses-s119",
 }  # fmt: skip
 
 
@@ -74,8 +75,7 @@ def test_the_start_of_a_sound_training_is_warned_of_by_no_rule_on_losses(path, r
 
 def test_there_are_enough_of_every_kind():
     kinds = {t.name: (t.truth, t.held_out) for t in benchmark.all_trainings()}
-    planned = {t.name for t in benchmark.held_out_again()}
-    assert {name_of(path) for path in TRAININGS} | planned == set(kinds)
+    assert {name_of(path) for path in TRAININGS} == set(kinds)
     count = Counter(kinds.values())
     assert sum(held_out for _, held_out in kinds.values()) >= 24
     assert sum(count[truth, True] for truth in benchmark.WORKABLE) >= 8
