@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._words import counted
 from d2check.model import Series
 
 Floats = NDArray[np.float64]
@@ -184,7 +185,7 @@ def _curve_of(
     rows = slice((stop - 1) % step, stop, step)  # views: of a million rows no copies are kept
     values, iterations = total.values[rows], total.iterations[rows]
     if len(values) < 2:
-        return f"only {len(values)} rows with a finite total_loss"
+        return f"only {counted(len(values), 'row')} with a finite total_loss"
     if values.min() <= 0:
         return "total_loss is not positive everywhere, so relative changes mean nothing"
     logs = np.log(values)

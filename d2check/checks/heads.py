@@ -20,6 +20,7 @@ from d2check.checks._curve import (
     slope_of,
 )
 from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, trained_level
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
@@ -69,7 +70,8 @@ def stuck_head(
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(
             None,
-            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations",
+            undecided=f"only {counted(len(curve), 'row')} and "
+            f"{curve.effective[-1]:.0f} effective iterations",
         )
     if curve.effective[-1] < FOCAL_EFFECTIVE:
         anchors = {name: anchor for name, anchor in anchors.items() if not anchor[1]}
@@ -269,8 +271,8 @@ def roi_stall(
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(
             None,
-            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations "
-            "at the base rate",
+            undecided=f"only {counted(len(curve), 'row')} and "
+            f"{curve.effective[-1]:.0f} effective iterations at the base rate",
         )
     curve = for_trends(curve)
     half = len(curve) // 2

@@ -101,7 +101,7 @@ def host_growth(
     watched = [one for one in beyond if one is not None and len(one) >= min_looks]
     found += [_grown(WORKERS, one, skip_share, 5) for one in watched]
     if not found:
-        return Measurement(None, undecided=f"only {len(rss)} rows with memory figures")
+        return Measurement(None, undecided=f"only {counted(len(rss), 'row')} with memory figures")
     most = max(found, key=lambda one: one.rise.certain_per_iteration)
     growing = most.rise.z > sure_z and most.rise.per_iteration > 0
     sight = None

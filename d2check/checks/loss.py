@@ -20,6 +20,7 @@ from d2check.checks._curve import (
     usual_phi,
 )
 from d2check.checks._rcnn import background_dip, start_unseen, trained_level
+from d2check.checks._words import counted
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
@@ -59,7 +60,9 @@ def loss_fall(
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
     if len(curve) < min_rows:
-        return Measurement(None, undecided=f"only {len(curve)} rows; {min_rows} are needed")
+        return Measurement(
+            None, undecided=f"only {counted(len(curve), 'row')}; {min_rows} are needed"
+        )
     curve = for_trends(curve)
     x = np.log1p(curve.effective / FALL_SCALE)
     reach = float(x[-1] - x[0])
@@ -140,8 +143,8 @@ def late_fall(
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(
             None,
-            undecided=f"only {len(curve)} rows and {curve.effective[-1]:.0f} effective iterations "
-            "at the base rate",
+            undecided=f"only {counted(len(curve), 'row')} and "
+            f"{curve.effective[-1]:.0f} effective iterations at the base rate",
         )
     x = np.log(LATE_SCALE + curve.effective)
     half = len(curve) // 2

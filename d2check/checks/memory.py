@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.checks._growth import rise_of
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 Floats = NDArray[np.float64]
@@ -160,7 +161,7 @@ def growth(
     series, name = (allocated, "allocated") if allocated is not None else (peak, "peak")
     if series is None or len(series) < min_rows:
         rows = 0 if series is None else len(series)
-        return Measurement(None, undecided=f"only {rows} rows with memory figures")
+        return Measurement(None, undecided=f"only {counted(rows, 'row')} with memory figures")
     skip = max(5, int(skip_share * len(series)))
     values = series.values[skip:]
     iterations = series.iterations[skip:].astype(np.float64)

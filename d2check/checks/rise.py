@@ -21,6 +21,7 @@ from d2check.checks._curve import (
     usual_phi,
 )
 from d2check.checks._rcnn import background_dip, beside_roi
+from d2check.checks._words import counted
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 
 # Share of the rows at the end that a slope is fitted to, and what choosing a short one costs in
@@ -57,7 +58,9 @@ def loss_rise(
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
     if len(curve) < min_rows:
-        return Measurement(None, undecided=f"only {len(curve)} rows; {min_rows} are needed")
+        return Measurement(
+            None, undecided=f"only {counted(len(curve), 'row')}; {min_rows} are needed"
+        )
     curve = for_trends(curve)
     noise = noise_of(curve.pool, usual_phi(curve))
     z, first = max(_end_slopes(curve.pool, noise) + _block_rises(curve.pool, noise))

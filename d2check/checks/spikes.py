@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from d2check.checks._curve import loss_curve, quartile_sd, smooth
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 
@@ -37,7 +38,7 @@ def loss_spikes(
         return Measurement(None, undecided=curve)
     n = len(curve)
     if n < skip_first + skip_last + window:
-        return Measurement(None, undecided=f"only {n} rows")
+        return Measurement(None, undecided=f"only {counted(n, 'row')}")
     rows = slice(skip_first, n - skip_last)
     pool = (curve.pool - smooth(curve.pool, window))[rows]
     whole = (curve.total - smooth(curve.total, window))[rows]

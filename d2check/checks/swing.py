@@ -19,6 +19,7 @@ from d2check.checks._curve import (
     robust_sd,
     winsorised,
 )
+from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
 PRIOR_ROWS = 500  # real rows are near white (median lag-1 autocorrelation -0.01)
@@ -60,7 +61,7 @@ def loss_swing(
         return Measurement(None, undecided=curve)
     n = len(curve)
     if n < min_rows:
-        return Measurement(None, undecided=f"only {n} rows; {min_rows} are needed")
+        return Measurement(None, undecided=f"only {counted(n, 'row')}; {min_rows} are needed")
     pieces = -(-n // ROWS_AT_ONCE)
     edges = np.linspace(0, n, pieces + 1).astype(int)
     found = [_swing_of(curve.rows(slice(begin, end)), slow_terms) for begin, end in pairwise(edges)]
