@@ -1,36 +1,12 @@
 """Event files give rows a clock, and stand in for rows that are gone."""
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 
 from d2check import sources
-from d2check.sources.tfevents.wire import masked_crc
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def record(data: bytes) -> bytes:
-    head = struct.pack("<Q", len(data))
-    return head + struct.pack("<I", masked_crc(head)) + data + struct.pack("<I", masked_crc(data))
-
-
-def event(wall_s: float, step: int, tag: str, value: float) -> bytes:
-    one = field(1, tag.encode()) + varint(2 << 3 | 5) + struct.pack("<f", value)
-    clock = varint(1 << 3 | 1) + struct.pack("<d", wall_s)
-    return record(clock + varint(2 << 3) + varint(step) + field(5, field(1, one)))
+from tests.sources.written import event, field, record, wall_time
 
 
 def loss_at(i: int, seed: int) -> float:
@@ -42,8 +18,7 @@ def events_file(
     seconds: float = 0.5, pid: int = 1,
 ) -> None:  # fmt: skip
     folder.mkdir(exist_ok=True)
-    head = varint(1 << 3 | 1) + struct.pack("<d", begin_s) + field(3, b"brain.Event:2")
-    data = record(head)
+    data = record(wall_time(begin_s) + field(3, b"brain.Event:2"))
     for i in range(first, last + 1, 20):
         data += event(begin_s + seconds * (i - first + 20), i, "total_loss", loss_at(i, seed))
         data += event(begin_s + seconds * (i - first + 20), i, "time", seconds)

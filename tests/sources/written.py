@@ -90,17 +90,17 @@ def write_events(
     left_out: tuple[str, ...] = (), pid: int = 1, more: tuple[tuple[int, str, float], ...] = (),
 ) -> Path:  # fmt: skip
     """An event file with the values of `rows`; more: further (iteration, tag, value)."""
-    data = _record(_clock(begin_s) + _field(3, b"brain.Event:2"))
+    data = record(wall_time(begin_s) + field(3, b"brain.Event:2"))
     for i in range(first, last + 1, PERIOD):
         told = [(i, tag, v) for tag, v in values(i, seed).items() if tag not in left_out]
         for step, tag, value in [*told, *(one for one in more if i - PERIOD < one[0] <= i)]:
-            data += _event(begin_s + i - first + PERIOD, step, tag, value)
+            data += event(begin_s + i - first + PERIOD, step, tag, value)
     path = folder / f"events.out.tfevents.{int(begin_s)}.host.{pid}.0"
     path.write_bytes(data)
     return path
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     out = b""
     while value > 127:
         out += bytes([value & 127 | 128])
@@ -108,20 +108,20 @@ def _varint(value: int) -> bytes:
     return out + bytes([value])
 
 
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+def field(number: int, data: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def _record(data: bytes) -> bytes:
+def record(data: bytes) -> bytes:
     head = struct.pack("<Q", len(data))
     return head + struct.pack("<I", masked_crc(head)) + data + struct.pack("<I", masked_crc(data))
 
 
-def _clock(wall_s: float) -> bytes:
-    return _varint(1 << 3 | 1) + struct.pack("<d", wall_s)
+def wall_time(wall_s: float) -> bytes:
+    return varint(1 << 3 | 1) + struct.pack("<d", wall_s)
 
 
-def _event(wall_s: float, step: int, tag: str, value: float) -> bytes:
-    one = _field(1, tag.encode()) + _varint(2 << 3 | 5) + struct.pack("<f", value)
-    head = _clock(wall_s) + _varint(2 << 3) + _varint(step)
-    return _record(head + _field(5, _field(1, one)))
+def event(wall_s: float, step: int, tag: str, value: float) -> bytes:
+    one = field(1, tag.encode()) + varint(2 << 3 | 5) + struct.pack("<f", value)
+    head = wall_time(wall_s) + varint(2 << 3) + varint(step)
+    return record(head + field(5, field(1, one)))

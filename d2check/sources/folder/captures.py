@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d2check.model import EndingKind, Event, Series
+from d2check.model import Event, Series
 from d2check.sources._every import every_of
+from d2check.sources.folder.ends import SAYS_NOTHING
 
 if TYPE_CHECKING:
     from d2check.sources.log_txt import LogSegment
 
 _CLOCK = "wall_s"
-_SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
 _SAME_SHARE = 0.95  # of the rows in both; the others were spoilt by a capture
 _MOST_ROWS = 0.8  # of the shorter one, where no stamps tell
 _SURE_ROWS = 10  # rows of four digits that a training with another seed does not repeat
@@ -246,7 +246,7 @@ def _with_bare_ends(logs: Sequence[LogSegment], ends: Sequence[str]) -> list[Log
             continue
         end = log.ending(None)
         same = [one for one in trained if _tells_the_same(one, end.error, end.message)]
-        open_ends = [one for one in trained if one.ending(None).kind in _SAYS_NOTHING]
+        open_ends = [one for one in trained if one.ending(None).kind in SAYS_NOTHING]
         alone = len(trained) == len(open_ends) == 1 and log.read_from in ends
         owner = same[0] if same else open_ends[0] if alone else None
         if owner is None:
@@ -259,13 +259,13 @@ def _with_bare_ends(logs: Sequence[LogSegment], ends: Sequence[str]) -> list[Log
 
 def _is_bare_end(log: LogSegment) -> bool:
     seen = log.last_seen
-    told = log.ending(None).kind not in _SAYS_NOTHING
+    told = log.ending(None).kind not in SAYS_NOTHING
     return told and losses_of(log) is None and not seen.began and not seen.from_start
 
 
 def _tells_the_same(log: LogSegment, error: str | None, message: str | None) -> bool:
     end = log.ending(None)
-    return end.kind not in _SAYS_NOTHING and (end.error, end.message) == (error, message)
+    return end.kind not in SAYS_NOTHING and (end.error, end.message) == (error, message)
 
 
 def _ended_by(log: LogSegment, end: LogSegment) -> LogSegment:

@@ -12,6 +12,7 @@ import numpy as np
 from d2check.model import Config, Ending, EndingKind, Event, Run, Series
 from d2check.sources._histogram import class_facts
 from d2check.sources.folder.configs import compared, of_same_length, with_config
+from d2check.sources.folder.ends import CRASHES, SAYS_NOTHING
 from d2check.sources.folder.intervals import with_intervals
 from d2check.sources.folder.pairing import Link, Pair, moved
 from d2check.sources.folder.refill import Told, refilled
@@ -29,16 +30,8 @@ _MEANS = {"time": "time_mean", "data_time": "data_time_mean"}
 _NOT_TAKEN = {"eta_s"}  # metrics.json has it in full digits
 _ROWS_BEFORE = 12
 _ROW_SPAN = 20  # a row stands for the iterations before it
-_SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
 # Of these ends rows cannot tell the cause: no NaN is ever among them, it is raised instead.
-_UNEXPLAINED = (*_SAYS_NOTHING, EndingKind.CRASHED)
-_CRASHES = (
-    EndingKind.CRASHED,
-    EndingKind.OUT_OF_MEMORY,
-    EndingKind.NON_FINITE,
-    EndingKind.KILLED,
-    EndingKind.HUNG,
-)
+_UNEXPLAINED = (*SAYS_NOTHING, EndingKind.CRASHED)
 
 
 def fused(
@@ -83,7 +76,7 @@ def fused(
             starts=starts,
         )
         ending, told_by_rows = _ending(one, run, pairs)
-        unexplained = _UNEXPLAINED if one.metrics is not None else _SAYS_NOTHING
+        unexplained = _UNEXPLAINED if one.metrics is not None else SAYS_NOTHING
         if told_by_rows and ending.kind in unexplained:
             run = replace(run, facts={**run.facts, "end_unexplained": True})
         runs.append(_with_rate_before(replace(run, ending=ending), runs))
@@ -142,7 +135,7 @@ def _never_trained(one: Pair) -> bool:
 
 
 def _crashed(one: Pair) -> bool:
-    return one.links[0].log.ending(None).kind in _CRASHES
+    return one.links[0].log.ending(None).kind in CRASHES
 
 
 # ------------------------------------------------------------------------------------ one training
@@ -339,9 +332,9 @@ def _ending(one: Pair, run: Run, pairs: Sequence[Pair]) -> tuple[Ending, bool]:
         by_log = link.log.ending(planned)
         if link.shift and by_log.iteration is not None:
             by_log = replace(by_log, iteration=by_log.iteration - link.shift)
-        if by_log.kind not in _SAYS_NOTHING:
+        if by_log.kind not in SAYS_NOTHING:
             return by_log, False
-        if by_rows.kind in _SAYS_NOTHING and by_log.kind is not EndingKind.UNKNOWN:
+        if by_rows.kind in SAYS_NOTHING and by_log.kind is not EndingKind.UNKNOWN:
             if (by_log.iteration or 0) >= (one.metrics.last_training or 0):
                 return by_log, False
     return by_rows, True

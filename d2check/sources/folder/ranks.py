@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING
 
 from d2check.model import Ending, EndingKind, Event, Run
 from d2check.sources.folder.captures import seconds_apart
+from d2check.sources.folder.ends import CRASHES, SAYS_NOTHING
 
 if TYPE_CHECKING:
     from d2check.sources.log_txt import LogSegment
 
 # Ranks start within seconds of each other; a file system of a cluster may take minutes.
 _SAME_START_S = 600.0
-_SAYS_NOTHING = (EndingKind.UNKNOWN, EndingKind.TRUNCATED)
-_CRASHES = (
-    EndingKind.CRASHED,
-    EndingKind.OUT_OF_MEMORY,
-    EndingKind.NON_FINITE,
-    EndingKind.KILLED,
-    EndingKind.HUNG,
-)
 # What the others meet when one of them is gone: the words of gloo, NCCL and TCPStore.
 _CONSEQUENCE = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|gloo|NCCL|ProcessGroup|TCPStore|timed out",
@@ -66,7 +59,7 @@ def runs_with_ranks(
 
 def crashed(ranks: Sequence[RankLog]) -> RankLog | None:
     """The last start that tells of an error, one that is no mere consequence of another if any."""
-    bad = [one for one in ranks if one.log.ending(None).kind in _CRASHES]
+    bad = [one for one in ranks if one.log.ending(None).kind in CRASHES]
     causes = [one for one in bad if not _is_consequence(one.log.ending(None))]
     return next(reversed(causes or bad), None)
 
@@ -83,11 +76,11 @@ def _with_ranks(run: Run, ranks: Sequence[RankLog]) -> Run:
     """
     ranks = [one for one in ranks if _same_size(one, run.facts.get("world_size"))]
     ends = [(one, one.log.ending(run.planned_iterations)) for one in ranks]
-    crashes = [(one, end) for one, end in ends if end.kind in _CRASHES]
+    crashes = [(one, end) for one, end in ends if end.kind in CRASHES]
     if not crashes:
         return run
     causes = [(one, end) for one, end in crashes if not _is_consequence(end)]
-    if run.ending.kind not in _SAYS_NOTHING and not (causes and _is_consequence(run.ending)):
+    if run.ending.kind not in SAYS_NOTHING and not (causes and _is_consequence(run.ending)):
         return run
     one, end = (causes or crashes)[0]
     size = one.log.facts.get("world_size")
@@ -107,7 +100,7 @@ def _left_apart(ranks: Sequence[RankLog]) -> Iterator[Event]:
     """Of rank logs that belong to no training here, what they tell of an end."""
     for one in ranks:
         end = one.log.ending(None)
-        if end.kind in _CRASHES:
+        if end.kind in CRASHES:
             what = ": ".join(filter(None, (end.error or end.kind.value, end.message)))
             text = f"the log of rank {one.rank} is of another start, which ended so: {what}"
             yield Event("apart", text, read_from=end.read_from)
