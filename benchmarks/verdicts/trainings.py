@@ -27,6 +27,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -220,6 +221,17 @@ def all_trainings() -> list[Training]:
     return looked_at() + held_out() + held_out_again()
 
 
+OTHER_WEIGHTS = ("MODEL.WEIGHTS", "other.pth")  # which the fault "unloaded" writes
+
+
+def in_group(
+    group: str, seed: int, truth: str, name: str, factor: float = 1.0, **more: Any
+) -> Training:
+    """One of a group, its model told by the first word of its name."""
+    model = name.partition("-")[0]
+    return Training(f"{name}-s{seed}", truth, model, factor, seed, group=group, **more)
+
+
 def warm_up(iterations: int) -> tuple[str, ...]:
     """Overrides for a warm-up of so many iterations."""
     return ("SOLVER.WARMUP_ITERS", str(iterations))
@@ -232,12 +244,7 @@ def batch(images: int) -> tuple[str, ...]:
 
 def held_out() -> list[Training]:
     """Trained after the rules were fixed; other seeds, rates, batches, warm-ups and faults."""
-
-    def of(seed: int, truth: str, name: str, factor: float = 1.0, **more: Any) -> Training:
-        model = name.partition("-")[0]
-        return Training(f"{name}-s{seed}", truth, model, factor, seed, group=HELD_OUT, **more)
-
-    weights = ("MODEL.WEIGHTS", "other.pth")
+    of = partial(in_group, HELD_OUT)
     low, high, box = "rate too low", "rate too high", "box format"
     return [
         of(11, "healthy", "mask-x1"),
@@ -273,7 +280,7 @@ def held_out() -> list[Training]:
         of(50, "random classes", "retina-shuffle", fault="shuffle"),
         of(51, "frozen weights", "faster-allfrozen", fault="all frozen"),
         of(52, "frozen weights", "mask-allfrozen", fault="all frozen"),
-        of(53, "weights not loaded", "mask-unloaded", fault="unloaded", overrides=weights),
+        of(53, "weights not loaded", "mask-unloaded", fault="unloaded", overrides=OTHER_WEIGHTS),
         of(61, box, "mask-xyxy", data="xyxy"),
         of(62, box, "faster-xyxy", data="xyxy", bare=True),
         of(64, box, "faster-corners", fault="says corners"),
@@ -292,12 +299,7 @@ def held_out() -> list[Training]:
 
 def held_out_again() -> list[Training]:
     """Planned when the first set was known, before the rules changed for what it had missed."""
-
-    def of(seed: int, truth: str, name: str, factor: float = 1.0, **more: Any) -> Training:
-        model = name.partition("-")[0]
-        return Training(f"{name}-s{seed}", truth, model, factor, seed, group=AGAIN, **more)
-
-    weights = ("MODEL.WEIGHTS", "other.pth")
+    of = partial(in_group, AGAIN)
     low, high, box = "rate too low", "rate too high", "box format"
     return [
         of(81, "healthy", "mask-x1"),
@@ -338,8 +340,8 @@ def held_out_again() -> list[Training]:
         of(120, "frozen weights", "mask-frozen", fault="frozen"),
         of(121, "frozen weights", "faster-allfrozen", fault="all frozen"),
         of(122, "frozen weights", "mask-allfrozen", fault="all frozen"),
-        of(123, "weights not loaded", "faster-unloaded", fault="unloaded", overrides=weights),
-        of(124, "weights not loaded", "retina-unloaded", fault="unloaded", overrides=weights),
+        of(123, "weights not loaded", "faster-unloaded", fault="unloaded", overrides=OTHER_WEIGHTS),
+        of(124, "weights not loaded", "retina-unloaded", fault="unloaded", overrides=OTHER_WEIGHTS),
         of(125, box, "mask-centre", data="centre"),
         of(126, box, "faster-relative", data="relative"),
         of(127, box, "mask-corners", fault="says corners"),
