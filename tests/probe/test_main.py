@@ -13,7 +13,8 @@ from d2check.probe import wire
 
 FOLDER = Path(wire.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
-THE_USERS = {"torch", "detectron2", "omegaconf", "numpy"}  # the last two come with Detectron2
+# The last three come with Detectron2.
+THE_USERS = {"torch", "detectron2", "omegaconf", "numpy", "PIL"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
