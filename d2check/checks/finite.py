@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from d2check.model import Measurement
+from d2check.model import Ending, EndingKind, Measurement
 
 
 def broken_weights(groups_not_finite: int) -> Measurement:
@@ -10,9 +10,15 @@ def broken_weights(groups_not_finite: int) -> Measurement:
     return Measurement(float(groups_not_finite), "groups")
 
 
-def broken_batch(batch_not_finite: int) -> Measurement:
+def broken_batch(batch_not_finite: int | None = None, ending: Ending | None = None) -> Measurement:
     """How many images and boxes of the batch over which a training became NaN were no numbers.
 
     They were looked at as the model was given them, so any that is none is the cause.
     """
-    return Measurement(float(batch_not_finite), "inputs")
+    if batch_not_finite is not None:
+        return Measurement(float(batch_not_finite), "inputs")
+    if ending is not None and ending.kind is EndingKind.NON_FINITE:
+        why = "nobody looked at the batch that became NaN; `d2check run` does"
+    else:
+        why = "no NaN ended the training"
+    return Measurement(None, undecided=why)

@@ -326,7 +326,8 @@ def hooks_share(hooks: Series, total: Series, *, skip_rows: int = 2) -> Measurem
 def slow_start(time: Series, *, first_rows: int = 3, min_rows: int = 30) -> Measurement:
     """How many later iterations the first ones cost.
 
-    value: time of the first rows above the usual, in iterations. extras: lost_s, median_s.
+    value: time of the first rows above the usual, in iterations. extras: lost_s, median_s, cost
+    ("2 iterations").
     """
     if time.statistic != "raw":
         return Measurement(None, undecided="medians of several iterations hide the first ones")
@@ -334,9 +335,11 @@ def slow_start(time: Series, *, first_rows: int = 3, min_rows: int = 30) -> Meas
         return Measurement(None, undecided=f"only {counted(len(time), 'timed iteration')}")
     median = float(np.median(time.values[first_rows:]))
     lost = float(np.maximum(time.values[:first_rows] - median, 0.0).sum())
-    extras: dict[str, Scalar] = {"lost_s": lost, "median_s": median}
+    cost = lost / max(median, 1e-12)
+    in_words = counted(round(cost), "iteration")
+    extras: dict[str, Scalar] = {"lost_s": lost, "median_s": median, "cost": in_words}
     span = (int(time.iterations[0]), int(time.iterations[first_rows - 1]))
-    return Measurement(lost / max(median, 1e-12), "iterations", span, extras)
+    return Measurement(cost, "iterations", span, extras)
 
 
 def straggler(

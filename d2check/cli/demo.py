@@ -80,7 +80,7 @@ def command(
         seed=seed,
         device=device,
     )
-    title = "the demo" if sick is None else f"the demo with a sick {sick}"
+    title = "the demo" if sick is None else f"the demo with its {sick} made sick"
     return check(replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=title)
 
 
