@@ -28,6 +28,7 @@ _SCHEDULER = (b"slurmstepd: error:", b"srun: error:")
 _IN_TRAINING = (*_SCHEDULER, b"train_loop.py", b"in run_step", b"in train_loop")
 _MOST_CAPTURES, _MOST_NAMED = 16, 64  # more logs, or files named so, are not of one training
 _SNIFF_BYTES = 256 * 1024
+_ROW_BYTES = 4096  # in which the first row names its iteration, of up to a hundred keys
 
 
 def is_output_folder(path: Path) -> bool:
@@ -204,6 +205,9 @@ def begins_with_a_row(start: bytes) -> bool:
 
 def _is_other_json(path: Path) -> bool:
     """Whether a file is JSON of another program, as DVC and many scripts write metrics.json."""
+    with FileIO(path) as file:  # all that is sniffed takes a third of a millisecond for each folder
+        if b'"iteration"' in file.read(_ROW_BYTES):
+            return False
     start = _without_blanks(beginning_of(path)).rstrip()
     # Of a first row that is still being written the iteration may be to come.
     whole = b"\n" in start or start.endswith((b"}", b"]"))
