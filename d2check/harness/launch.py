@@ -188,7 +188,7 @@ class _Session:
             if now - sampled_s > 1.0:
                 self._memory.sample()
                 if self._began:
-                    self._after.is_run(self._pids())  # it has to see them while they live
+                    self._after.is_run(self._pids(), now)  # it has to see them while they live
                 sampled_s = now
             if not self._began and now - looked_s > LOOK_EVERY_S:
                 self._unseen = self._unseen_training.look()
@@ -273,8 +273,9 @@ class _Session:
             self._leaving = True
             self._child.kill()
             return
-        if self._end is not None and self._after.is_run(self._pids()):
-            # What a shell script has after its training (an upload) is not for a short check.
+        broke = self._end is not None and self._end.get("kind") not in ("stopped", "finished")
+        if self._end is not None and self._after.is_run(self._pids(), now, broke):
+            # What a script has after its training (an upload) is not for a short check.
             self._cut_off = self._leaving = True
             self._child.ask_to_end()
             return

@@ -48,30 +48,36 @@ class UnseenTraining:
         return why
 
 
+LEAVES_S = 1.0  # a launcher needs some tenths of a second to see that its processes have left
+
+
 class AfterTraining:
-    """Tells when a shell script goes on after the training that it started has left."""
+    """Tells when a command goes on after the training that it started has left."""
 
     def __init__(self, root: int | None) -> None:
         """`root`: process of the command, or None where there is none to look at."""
         self._root = root
         self._seen: set[int] = set()
+        self._left_s: float | None = None
 
-    def is_run(self, trained: Sequence[int]) -> bool:
+    def is_run(self, trained: Sequence[int], now_s: float, broke: bool = False) -> bool:
         """Whether all of the training's processes are gone and the command is not.
 
         trained: their ids. Those that were never seen below the command may be of another
-        namespace, and tell nothing. A command that is Python leaves by the probe.
+        namespace, and tell nothing. A command that is Python may be a launcher (torchrun), which
+        leaves by itself a little later: it is given LEAVES_S, and all its time where the training
+        broke, of which it has to tell.
         """
-        if (
-            self._root is None
-            or not PROC.is_dir()
-            or self._root in trained
-            or _is_python(self._root)
-        ):
+        if self._root is None or not PROC.is_dir() or self._root in trained:
             return False
         below = set(descendants(self._root))
         self._seen |= below & set(trained)
-        return bool(trained) and self._seen == set(trained) and not self._seen & below
+        if not trained or self._seen != set(trained) or self._seen & below:
+            return False
+        if not _is_python(self._root):
+            return True
+        self._left_s = now_s if self._left_s is None else self._left_s
+        return not broke and now_s - self._left_s > LEAVES_S and _is_alive(self._root)
 
 
 def _is_python(pid: int) -> bool:
@@ -79,6 +85,10 @@ def _is_python(pid: int) -> bool:
         return os.path.basename(os.readlink(PROC / str(pid) / "exe")).startswith("python")
     except OSError:
         return True  # gone, or not ours to look at: nothing to end
+
+
+def _is_alive(pid: int) -> bool:
+    return (PROC / str(pid)).is_dir()
 
 
 def _has_torch(pid: int) -> bool:

@@ -105,6 +105,23 @@ def test_what_a_shell_script_runs_after_its_training_is_not_run(plan_for, tmp_pa
     assert not uploaded.exists()
 
 
+def test_what_a_python_script_runs_after_the_training_of_its_own_child_is_not_run(
+    plan_for, tmp_path
+):
+    plan = plan_for(SCRIPT)
+    uploaded = tmp_path / "uploaded"
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import pathlib, subprocess, sys, time\n"
+        f"subprocess.run([sys.executable, {str(tmp_path / 'child.py')!r}])\n"
+        f"time.sleep(10)\npathlib.Path({str(uploaded)!r}).touch()\n"
+    )
+    words = (sys.executable, str(script))
+    ending = launch(replace(plan, command=words, entry={"kind": "command", "command": [*words]}))
+    assert (ending.kind, ending.message) == (EndingKind.STOPPED, None)
+    assert not uploaded.exists()
+
+
 @pytest.mark.parametrize(("program", "is_run"), [("/bin/sh", True), ("/e/bin/python3.11", False)])
 def test_a_command_goes_on_once_all_of_its_training_has_left(
     processes, tmp_path, monkeypatch, program, is_run
@@ -112,8 +129,11 @@ def test_a_command_goes_on_once_all_of_its_training_has_left(
     processes(SHELL, (["python", "train.py"], JOINED, TORCH))
     (tmp_path / "1/exe").symlink_to(program)
     after = unseen.AfterTraining(1)
-    assert not after.is_run([])
-    assert not after.is_run([2])
+    assert not after.is_run([], 0.0)
+    assert not after.is_run([2], 5.0)
     monkeypatch.setattr(unseen, "descendants", lambda root: [])
-    assert after.is_run([2]) is is_run
-    assert not after.is_run([2, 3])  # one that was never seen may be elsewhere
+    assert after.is_run([2], 9.0) is is_run
+    assert after.is_run([2], 9.9) is is_run, "a launcher is about to leave"
+    assert after.is_run([2], 10.1)
+    assert after.is_run([2], 10.1, broke=True) is is_run, "it has to tell of that"
+    assert not after.is_run([2, 3], 20.0)  # one that was never seen may be elsewhere
