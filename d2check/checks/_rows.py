@@ -1,4 +1,4 @@
-"""Rows that two series have in common."""
+"""Rows that two series have in common, and the rank that a series is of."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def in_common(
         one.iterations, other.iterations, assume_unique=True, return_indices=True
     )
     return common, one.values[here], other.values[there]
+
+
+def rank_of(name: str) -> int:
+    """The rank that a series is of: `rank1/forward_s` is of 1, and rank 0's have no prefix."""
+    told = name.partition("/")[0].removeprefix("rank")
+    return int(told) if told.isdigit() else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 
+from d2check.checks._rows import rank_of
 from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
@@ -65,8 +66,7 @@ def shared_images(
 def _by_rank(given: Mapping[str, Series]) -> dict[int, Given]:
     ranks: dict[int, Given] = {}
     for name, series in given.items():
-        prefix = name.rpartition("/")[0].removeprefix("rank")
-        rank = ranks.setdefault(int(prefix) if prefix.isdigit() else 0, {})
+        rank = ranks.setdefault(rank_of(name), {})
         for at, mark in zip(series.iterations.tolist(), series.values.tolist(), strict=True):
             rank.setdefault(at, set()).add(mark)
     return ranks

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from d2check.checks._rows import in_common
+from d2check.checks._rows import in_common, rank_of
 from d2check.checks._words import counted
 from d2check.model import Measurement, Scalar, Series
 
@@ -373,15 +373,10 @@ def straggler(
     return Measurement(own[slowest] / max(median, 1e-12), "ratio", None, extras)
 
 
-def _paces(series: Mapping[str, Series], skip_rows: int) -> dict[str, float]:
+def _paces(series: Mapping[str, Series], skip_rows: int) -> dict[int, float]:
     """Seconds of the median iteration by the rank's number, of those with rows enough."""
     return {
-        _rank_of(name): float(np.median(one.values[skip_rows:]))
+        rank_of(name): float(np.median(one.values[skip_rows:]))
         for name, one in series.items()
         if len(one) > 20
     }
-
-
-def _rank_of(name: str) -> str:
-    told = name.partition("/")[0].removeprefix("rank")
-    return told if told.isdigit() else "0"  # rank 0's series have no prefix

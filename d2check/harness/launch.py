@@ -158,12 +158,13 @@ class _Session:
         self._tail = RecordTail(plan.folder / wire.RECORDS)
         self._watch = Watch(limits, self._start_s)
         self._ranks = RankWatch(plan.folder)
-        self._unseen_training = UnseenTraining(child.pid if _is_command(plan) else None)
+        command = child.pid if _is_command(plan) else None
+        self._unseen_training = UnseenTraining(command)
         self._unseen: str | None = None
         self._memory = MemoryWatch()
         self._end: dict[str, Any] | None = None
         self._began = False
-        self._after = AfterTraining(child.pid if _is_command(plan) else None)
+        self._after = AfterTraining(command)
         self._cut_off = False
         self._hung: str | None = None
         self._lost: int | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import neutralise, plain_loop, signals, wire
 from .imports import AfterImport
 from .plan import KIND_HOOK
+from .recorder import first_of
 from .stopping import LeaveScript, LoopEnded, StopRule
 
 INPUTS_NAMED = 8  # of those that were no numbers
@@ -196,7 +197,12 @@ class Training:
             if not_finite is not None:
                 told = {"batch_not_finite": len(not_finite)}
                 session.recorder.write(
-                    {"t": "facts", "facts": dict(told, batch_not_finite_named=named(not_finite))}
+                    {
+                        "t": "facts",
+                        "facts": dict(
+                            told, batch_not_finite_named=first_of(not_finite, INPUTS_NAMED, ", ")
+                        ),
+                    }
                 )
             # The iteration that broke has no record of its own.
             session.crashed(error, i=int(self._trainer.iter), batch_files=files)
@@ -215,12 +221,6 @@ class Training:
         self.end(None)
         for hook in self._hooks:
             self._trainer._hooks.remove(hook)
-
-
-def named(found: list[str]) -> str:
-    """The first of some names, and how many there are more."""
-    more = " and %d more" % (len(found) - INPUTS_NAMED) if len(found) > INPUTS_NAMED else ""
-    return ", ".join(found[:INPUTS_NAMED]) + more
 
 
 def gpu_is_unusable(error: BaseException | None) -> bool:

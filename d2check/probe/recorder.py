@@ -99,3 +99,9 @@ class Recorder:
             )
         except OSError:
             pass  # the line on stderr has told it
+
+
+def first_of(found: list[str], most: int, between: str) -> str:
+    """The first of some words for a record, and how many there are more."""
+    more = " and %d more" % (len(found) - most) if len(found) > most else ""
+    return between.join(found[:most]) + more

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from .recorder import first_of
+
 if TYPE_CHECKING:
     from .session import Session
 
@@ -57,8 +59,7 @@ class Touched:
                 elif now[path] != earlier[path]:
                     found.append("%s has changed" % path)
         if found:
-            more = "" if len(found) <= NAMED else " and %d more" % (len(found) - NAMED)
-            words = "; ".join(found[:NAMED]) + more
+            words = first_of(found, NAMED, "; ")
             self._session.recorder.note("files-touched", WORDS % words)
 
 
