@@ -33,7 +33,7 @@ class Session:
         self.cfg: Any = None
         self.in_trainer = False
         self.state_dicts_loaded: int | None = None
-        self.touched = Touched(self)
+        self.touched = Touched(plan.folder)
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:
@@ -43,8 +43,9 @@ class Session:
             self.recorder.note("neutralised", message)
 
     def _before_end(self) -> None:
-        if self.recorder.rank == 0:
-            self.touched.tell()
+        touched = self.touched.tell() if self.recorder.rank == 0 else None
+        if touched is not None:
+            self.recorder.note("files-touched", touched)
 
     def crashed(self, error: BaseException, **more: Any) -> None:
         """Record the end by an exception."""

@@ -7,12 +7,9 @@ program that the script starts cannot be led anywhere, but it can be seen, and m
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .recorder import first_of
-
-if TYPE_CHECKING:
-    from .session import Session
 
 LISTED = 2000  # files of a folder that are looked at
 NAMED = 5
@@ -25,9 +22,9 @@ WORDS = (
 class Touched:
     """The folders of one process that results would go into, as they were before."""
 
-    def __init__(self, session: Session) -> None:
-        """Nothing is watched yet."""
-        self._session = session
+    def __init__(self, run_folder: str) -> None:
+        """Nothing is watched yet. `run_folder`: of the check, which it may change as it likes."""
+        self._run_folder = os.path.abspath(run_folder)
         self._before: dict[str, dict[str, tuple[int, int]]] = {}
 
     def watch(self, folder: Any) -> None:
@@ -35,15 +32,14 @@ class Touched:
         if not isinstance(folder, (str, os.PathLike)):
             return
         path = os.path.abspath(os.fspath(folder))
-        run = os.path.abspath(self._session.plan.folder)
         known = any(_is_in(path, other) for other in self._before)
         # A script that names the folder it works in has all of its own files there.
-        if known or _is_in(path, run) or _is_in(os.getcwd(), path):
+        if known or _is_in(path, self._run_folder) or _is_in(os.getcwd(), path):
             return
         self._before[path] = look(path)
 
-    def tell(self) -> None:
-        """Note what is different now, once."""
+    def tell(self) -> str | None:
+        """What is different now, in words; None where nothing is, and when asked again."""
         before, self._before = self._before, {}
         found = []
         for folder, earlier in before.items():
@@ -58,9 +54,7 @@ class Touched:
                         found.append("%s is new" % path)
                 elif now[path] != earlier[path]:
                     found.append("%s has changed" % path)
-        if found:
-            words = first_of(found, NAMED, "; ")
-            self._session.recorder.note("files-touched", WORDS % words)
+        return WORDS % first_of(found, NAMED, "; ") if found else None
 
 
 def look(folder: str) -> dict[str, tuple[int, int]]:
