@@ -30,6 +30,14 @@ class InputError(UsageError):
         return type(self), (self.where, self.found, self.expected, self.todo)
 
 
+def refused(path: object, error: OSError, expected: str) -> InputError:
+    """A file that the operating system does not let be read, and why."""
+    reason = error.strerror or type(error).__name__
+    return InputError(
+        str(path), f"it cannot be read ({reason})", expected, "Check the path and its rights"
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in one place of a rule file or project file. Lines and columns count from 1."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Ending, EndingKind, Run, Unreadable
 from d2check.sources import _links, _writers, folder, run_folder
 from d2check.sources import discover as _discover
@@ -30,7 +30,7 @@ def read(path: Path) -> tuple[Run, ...]:
     try:
         return _read(path)
     except OSError as error:
-        raise folder.cannot_be_read(path, error) from error
+        raise refused(path, error, folder.EXPECTED) from error
 
 
 def _read(path: Path) -> tuple[Run, ...]:

@@ -8,13 +8,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Event, Run
 from d2check.sources._foreign import archive, instead_of_rows
 from d2check.sources.folder import files
 from d2check.sources.folder.clocks import with_clocks
 from d2check.sources.folder.configs import config_in
-from d2check.sources.folder.contents import EXPECTED, cannot_be_read, contents_of
+from d2check.sources.folder.contents import EXPECTED, contents_of
 from d2check.sources.folder.files import LOGS, METRICS, is_output_folder, may_tell, stands_alone
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from d2check.sources.tfevents import EventsSegment
 
 __all__ = [
+    "EXPECTED",
     "LOGS",
     "METRICS",
-    "cannot_be_read",
     "captures_in",
     "is_output_folder",
     "may_tell",
@@ -54,7 +54,7 @@ def read_folder(path: Path) -> tuple[Run, ...]:
     try:
         found = contents_of(path)
     except OSError as error:
-        raise cannot_be_read(path, error) from error
+        raise refused(path, error, EXPECTED) from error
     if found.metrics is None and not found.logs and not any(one.rows for one in found.events):
         if found.ranks:
             return _of_ranks_alone(path, found.ranks)
@@ -166,7 +166,7 @@ def read_file(path: Path) -> tuple[Run, ...]:
         with files.opened(path) as stream:
             return read_stream(stream, path, no_config=_NO_CONFIG_BESIDE_FILE)
     except OSError as error:
-        raise cannot_be_read(path, error) from error
+        raise refused(path, error, EXPECTED) from error
 
 
 def _no_losses(segments: Sequence[EventsSegment]) -> str:

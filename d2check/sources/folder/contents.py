@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Event
 from d2check.sources._foreign import instead_of_rows
 from d2check.sources._links import not_followed
@@ -65,12 +65,6 @@ def contents_of(folder: Path) -> Contents:
     return found
 
 
-def cannot_be_read(path: Path, error: OSError) -> InputError:
-    """What the operating system refused, in words."""
-    reason = error.strerror or type(error).__name__
-    return InputError(str(path), f"it cannot be read ({reason})", EXPECTED, "Check its rights")
-
-
 def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None:
     """What a reader makes of a file; None, and a problem more, where it cannot be read."""
     try:
@@ -78,7 +72,7 @@ def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None
     except InputError as error:
         found.problems.append(_named_for_what_it_is(path, error))
     except OSError as error:
-        found.problems.append(cannot_be_read(path, error))
+        found.problems.append(refused(path, error, EXPECTED))
     return None
 
 

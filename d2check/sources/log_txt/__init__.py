@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Event
 from d2check.sources._unpack import Readable
 from d2check.sources.log_txt.counts import LineCounts, Malformed
@@ -71,12 +71,7 @@ def read_log(path: Path) -> LogFile:
         with path.open("rb") as stream:
             log = read_log_stream(stream, path.name)
     except OSError as error:
-        raise InputError(
-            str(path),
-            f"it cannot be read ({error.strerror})",
-            _EXPECTED,
-            "Check the path and its rights",
-        ) from error
+        raise refused(path, error, _EXPECTED) from error
     counts = log.counts
     if log.damage and not log.segments:
         found = f"it cannot be unpacked ({log.damage})"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Ending, Event, Series
 from d2check.sources._unpack import MAGIC, UTF_16, Decoded, Readable, Unpacked
 from d2check.sources.metrics_json.meaning import Samples, is_raw_writer, samples_at, series_of
@@ -92,12 +92,7 @@ def read_metrics_json(path: Path) -> MetricsFile:
         with path.open("rb") as stream:
             return read_metrics_stream(stream, path)
     except OSError as error:
-        raise InputError(
-            str(path),
-            f"it cannot be read ({error.strerror})",
-            _EXPECTED,
-            "Check the path and its rights",
-        ) from error
+        raise refused(path, error, _EXPECTED) from error
 
 
 def read_metrics_stream(stream: BufferedReader, path: Path) -> MetricsFile:

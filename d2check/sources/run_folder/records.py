@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from d2check.errors import InputError
+from d2check.errors import refused
 from d2check.model import Event, Scalar, Series
 from d2check.probe import wire
 from d2check.sources._every import every_of
@@ -60,9 +60,7 @@ def read_records(path: Path) -> Records:
     except FileNotFoundError:  # the training ended before its first record
         return records
     except OSError as error:
-        raise InputError(
-            str(path), f"it cannot be read ({error.strerror})", EXPECTED, "Check its rights"
-        ) from error
+        raise refused(path, error, EXPECTED) from error
     with stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():

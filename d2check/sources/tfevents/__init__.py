@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from d2check.errors import InputError
+from d2check.errors import InputError, refused
 from d2check.model import Event, Series
 from d2check.sources._every import every_of
 from d2check.sources._unpack import Readable
@@ -67,12 +67,7 @@ def read_events(path: Path) -> EventsFile:
         with path.open("rb") as stream:
             found = read_events_stream(stream, path.name)
     except OSError as error:
-        raise InputError(
-            str(path),
-            f"it cannot be read ({error.strerror})",
-            _EXPECTED,
-            "Check the path and its rights",
-        ) from error
+        raise refused(path, error, _EXPECTED) from error
     if not found.records and found.damaged:
         raise InputError(str(path), found.damaged, _EXPECTED, "Check the path")
     return found
