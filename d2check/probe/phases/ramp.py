@@ -6,6 +6,7 @@ step and set back right after it, so that the scheduler and the logged rate go o
 
 from __future__ import annotations
 
+import collections
 import math
 from typing import Any
 
@@ -53,8 +54,16 @@ class Ramp:
 
 
 def main_group(groups: list[dict[str, Any]]) -> int:
-    """The group whose rate Detectron2 logs: the one with the most parameters."""
-    return max(range(len(groups)), key=lambda k: len(groups[k]["params"]))
+    """The group whose rate Detectron2 logs: the one with the most parameters.
+
+    Where each parameter has a group of its own (Mask2Former and others multiply the rate by name),
+    it is the first one with the commonest rate: hooks.LRScheduler.get_best_param_group_id.
+    """
+    if max(len(group["params"]) for group in groups) > 1:
+        return max(range(len(groups)), key=lambda k: len(groups[k]["params"]))
+    rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    commonest = collections.Counter(rates).most_common(1)[0][0]
+    return rates.index(commonest)
 
 
 def peak_rates(optimizer: Any, scheduler: Any) -> list[float]:

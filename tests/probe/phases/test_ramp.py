@@ -59,6 +59,24 @@ def test_the_peak_is_that_of_the_whole_schedule():
     assert ramp.peak_rates(optimizer, Schedule()) == pytest.approx([0.05, 0.1])
 
 
+def test_the_main_group_is_the_one_whose_rate_detectron2_logs():
+    hooks = pytest.importorskip("detectron2.engine.hooks")
+    # A group for each parameter, those of the backbone first, at a tenth of the rate.
+    for rates in ((0.1, 0.1, 1.0, 1.0, 1.0), (0.1, 1.0), (0.5,)):
+        groups = optimizer_of(*rates)
+        assert ramp.main_group(groups.param_groups) == (
+            hooks.LRScheduler.get_best_param_group_id(groups)
+        )
+
+
+def test_warm_up_makes_no_other_group_the_main_one():
+    groups = optimizer_of(0.1, 1.0, 1.0).param_groups
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+        group["lr"] = 0.0
+    assert ramp.main_group(groups) == 1
+
+
 def test_without_a_known_schedule_the_initial_rate_is_the_peak():
     optimizer = optimizer_of(0.001)
     optimizer.param_groups[0]["initial_lr"] = 0.1
