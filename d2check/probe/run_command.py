@@ -142,8 +142,32 @@ def see_config(cfg: Any, session: Session) -> None:
         return
     if comm.get_rank() == 0:
         write(cfg, session)
+    use_cpu_without_cuda(cfg, session)
     if session.plan.neutralise:
         neutral(cfg, session)
+
+
+def use_cpu_without_cuda(cfg: Any, session: Session) -> None:
+    """Let a script train where there is no GPU, as a config does: `cuda` is its default.
+
+    What the script itself sends to a GPU (`model.cuda()`) ends it there, by PyTorch's own words.
+    """
+    import torch
+
+    yacs = hasattr(cfg, "OUTPUT_DIR")
+    wanted = cfg.MODEL.DEVICE if yacs else cfg.train.get("device", "")
+    if not str(wanted).startswith("cuda") or torch.cuda.is_available():
+        return
+    if yacs:
+        frozen = cfg.is_frozen()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        if frozen:
+            cfg.freeze()
+    else:
+        cfg.train.device = "cpu"
+    key = "MODEL.DEVICE" if yacs else "train.device"
+    session.neutralised("%s: cpu, for torch finds no CUDA device here (%s)" % (key, wanted))
 
 
 def _was_recorded(session: Session) -> bool:

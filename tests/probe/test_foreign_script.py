@@ -72,6 +72,22 @@ def test_a_script_is_recorded_and_ended_and_leaves_nothing_behind(train, source)
     assert not output.exists()
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_script_for_a_gpu_trains_on_the_cpu_where_there_is_none(train, frozen):
+    source = DEFAULT.replace('cfg.MODEL.DEVICE = "cpu"', 'cfg.MODEL.DEVICE = "cuda:0"')
+    if not frozen:
+        source = source.replace("cfg.freeze()\n", "")
+    arguments = [str(train.demo / "config.yaml"), str(train.demo), "out"]
+    # As on a machine without a GPU, whatever this one has.
+    ran = train.script(
+        "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''\n" + source, *arguments, iterations=2
+    )
+    assert ran.status == 0, ran.stderr
+    assert ran.facts["device"] == "cpu"
+    told = [note["message"] for note in ran.of("note") if note["kind"] == "neutralised"]
+    assert "MODEL.DEVICE: cpu, for torch finds no CUDA device here (cuda:0)" in told
+
+
 def test_the_config_of_a_script_is_kept_as_the_user_wrote_it(train):
     output = train.cwd / "precious"
     arguments = [str(train.demo / "config.yaml"), str(train.demo), str(output)]
