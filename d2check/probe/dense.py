@@ -122,7 +122,8 @@ def measure(pred_logits: Any, gt_labels: Any) -> tuple[int, Any] | None:
     highest, choice = _scores(pred_logits, objects).max(1)
     right = choice == labels[objects[:, 0], objects[:, 1]]
     level = background.topk(1 + int((1 - FOUND) * len(background))).values[-1]
-    return len(objects), torch.stack((right, highest > level)).mean(1, dtype=torch.float32)
+    # torch 1.10 takes no mean of booleans, whatever the type of the result.
+    return len(objects), torch.stack((right, highest > level)).float().mean(1)
 
 
 def _as_expected(pred_logits: Any, gt_labels: Any) -> bool:
