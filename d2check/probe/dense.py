@@ -14,11 +14,12 @@ from typing import Any, Callable
 import torch
 
 EVERY = 10  # iterations: a look takes some 0.2 ms of the processor, and waits for the GPU
+EVERY_IN_RAMP = 1  # a ramp is short, nothing of it is timed, and it must tell what is forgotten
 SAMPLED = 128  # background anchors of each image that are looked at, about
 FOUND = 0.95  # share of the background whose scores an object's must exceed to be found
 GIVEN = ("pred_logits", "gt_labels")  # parameters of `losses`
 PREFIX = "dense/"
-NAMES = ("fg_anchors", "fg_cls_accuracy", "fg_found")
+NAMES = ("fg_anchors", "fg_cls_accuracy", "fg_found", "fg_recognised")
 
 
 class DenseHead:
@@ -107,7 +108,7 @@ def measure(pred_logits: Any, gt_labels: Any) -> tuple[int, Any] | None:
 
     fg_anchors: how many are an object's. fg_cls_accuracy: of them, those whose highest score is
     their class's. fg_found: those whose highest score exceeds that of 95 % of the background
-    anchors.
+    anchors. fg_recognised: those of which both is true, as an R-CNN's fg_cls_accuracy says.
     """
     if not _as_expected(pred_logits, gt_labels):
         return None
@@ -122,8 +123,9 @@ def measure(pred_logits: Any, gt_labels: Any) -> tuple[int, Any] | None:
     highest, choice = _scores(pred_logits, objects).max(1)
     right = choice == labels[objects[:, 0], objects[:, 1]]
     level = background.topk(1 + int((1 - FOUND) * len(background))).values[-1]
+    found = highest > level
     # torch 1.10 takes no mean of booleans, whatever the type of the result.
-    return len(objects), torch.stack((right, highest > level)).float().mean(1)
+    return len(objects), torch.stack((right, found, right & found)).float().mean(1)
 
 
 def _as_expected(pred_logits: Any, gt_labels: Any) -> bool:

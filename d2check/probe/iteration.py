@@ -7,6 +7,7 @@ the moment after all have run, when the storage holds every scalar of the iterat
 from __future__ import annotations
 
 import collections
+import contextlib
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 LOADS_TOLD_AFTER = 20  # iterations; once more at the end
 LOADS_KEPT = 2000  # loading times of that many images make the median
 WAITING_LIMIT = 64  # iterations that the GPU may lag behind before its times are given up
+# At the end: longer than an iteration takes, and short of the time that whoever ends us grants.
+GPU_LIMIT_S = 4.0
+GPU_POLL_S = 0.001
 
 
 class IterationProbe:
@@ -47,13 +51,13 @@ class IterationProbe:
         self.course = Course(session, trainer, self.inner, datasets.Cost)
         optimizer = getattr(self.inner, "optimizer", None)
         self._parameters = parameters_of(optimizer)
-        device = next((p.device for p in self._parameters), torch.device("cpu"))
-        self._device = device if device.type == "cuda" else None
-        self._watch = Stopwatch(torch.cuda if self._device is not None else None)
+        self._cuda, self._device = gpu_of(self._parameters, self._model)
+        self._side_stream: Any = None
+        self.gpu_is_stuck = False  # or lost: what is on it can no longer be asked for
+        self._watch = Stopwatch(self._cuda, self._device)
         self._host = memory.HostMemory()
-        cuda = torch.cuda if self._device is not None else None
-        self._machine = Machine(session, cuda, self._device)
-        self._meter = make_meter(session.plan, self._device)
+        self._machine = Machine(session, self._cuda, self._device)
+        self._meter = self._make_meter()
         self.batch = BatchFacts(facts.size_divisibility(self._model))
         if self._meter is not None:
             self.batch.keep_latest = session.plan.has_phase(WORST_BATCH)
@@ -178,23 +182,44 @@ class IterationProbe:
             record["machine"] = seen
             self._watch.restart()  # a look may take a tenth of a second, which is no iteration's
 
+    def _make_meter(self) -> Any:
+        """The GPU's memory, or what the plan has stand for it; None where neither can be told."""
+        if self._cuda is None:
+            return host_meter(self._session.plan)
+        try:
+            return memory.cuda_meter(self._cuda, self._device)
+        except memory.Untold as why:
+            self.course.no_worst_batch = str(why)
+            self._recorder.note("warning", "the memory of the GPU is not recorded: %s" % why)
+            return None
+
     def _try_worst_batch(self) -> dict[str, Any]:
         template, self.batch.latest = self.batch.latest, None
         return extremes.measure(self._session, self._trainer, self.inner, template, self._meter)
 
     def flush(self) -> None:
         """Write what still waits for the GPU."""
-        by_events = True
-        if self._waiting and self._device is not None:
-            try:
-                torch.cuda.synchronize(self._device)
-            except RuntimeError:
-                # The GPU is lost, and that error is on its way already. Its events can no longer
-                # be read; the processor's own marks can.
-                by_events = False
+        self._wait_for_gpu()
         while self._waiting:
-            self._write(*self._waiting.popleft(), by_events=by_events)
+            self._write(*self._waiting.popleft(), by_events=not self.gpu_is_stuck)
         self._machine.end()
+
+    def _wait_for_gpu(self) -> None:
+        """Until it has passed the last mark; not for ever, as `synchronize` would.
+
+        Where another rank has died, the GPU may wait for half an hour in a collective operation.
+        Where it is lost, that error is on its way already. Its events can no longer be read then;
+        the processor's own marks can.
+        """
+        give_up_s = time.perf_counter() + GPU_LIMIT_S
+        try:
+            while self._waiting and not self._waiting[-1][1].passed():
+                if time.perf_counter() > give_up_s:
+                    self.gpu_is_stuck = True
+                    break
+                time.sleep(GPU_POLL_S)
+        except RuntimeError:
+            self.gpu_is_stuck = True
 
     def tell_loads(self) -> None:
         """Record the median cost of loading one image, where it is loaded, and what came of it."""
@@ -229,7 +254,8 @@ class IterationProbe:
             self._watch.mark(code)
 
     def _dense_is_due(self) -> bool:
-        return self._running and int(self._trainer.iter) % dense.EVERY == 0
+        every = dense.EVERY_IN_RAMP if self.course.in_ramp else dense.EVERY
+        return self._running and int(self._trainer.iter) % every == 0
 
     def _dense_failed(self, error: Exception) -> None:
         self._recorder.note("warning", "scores of anchors could not be looked at: %s" % error)
@@ -253,8 +279,10 @@ class IterationProbe:
             scale = getattr(optimizer, "grad_scale", None)
             if scale is not None and self._norm is not None:
                 self._norm = self._norm / scale
-            # A tensor, read when the GPU has passed it; `get_scale` would wait for the GPU.
-            self._scale = getattr(self._scaler, "_scale", None)
+            # A tensor, read when the GPU has passed it; `get_scale` would wait for the GPU. A
+            # copy, because the scaler changes its own in place at the end of the iteration.
+            scale = getattr(self._scaler, "_scale", None)
+            self._scale = None if scale is None else scale.clone()
         if self.course.ramp is not None:
             self.course.ramp.raise_rates()
             self._lr_used = self.course.ramp.lr_used
@@ -283,21 +311,43 @@ class IterationProbe:
         by_events: bool = True,
     ) -> None:
         record.update(lap.split(by_events=by_events))
-        if by_events:
-            for name, tensor in zip(("grad_norm", "grad_scale", "skipped_step"), sampled):
-                if tensor is not None:
-                    record[name] = float(tensor)
-            if sampled[-1] is not None:
-                record["scalars"].update(dense.told(sampled[-1]))
+        if by_events and any(one is not None for one in sampled):
+            with self._beside_training():
+                for name, tensor in zip(("grad_norm", "grad_scale", "skipped_step"), sampled):
+                    if tensor is not None:
+                        record[name] = float(tensor)
+                if sampled[-1] is not None:
+                    record["scalars"].update(dense.told(sampled[-1]))
         self._recorder.write(record)
         if by_events:
             self._watch.reuse(lap)
 
+    def _beside_training(self) -> Any:
+        """Where numbers are read that the GPU has made by now.
 
-def make_meter(plan: Plan, device: Any) -> Any:
-    """The GPU's memory, or what the plan has stand for it; None where neither can be measured."""
-    if device is not None:
-        return memory.CudaMeter(torch.cuda, device)
+        Reading one waits for all that is queued in the same stream, for the iterations that have
+        begun since as well: hence a stream of its own.
+        """
+        if self._cuda is None:
+            return contextlib.nullcontext()
+        if self._side_stream is None:
+            self._side_stream = self._cuda.Stream(self._device)
+        return self._cuda.stream(self._side_stream)
+
+
+def gpu_of(parameters: list[Any], model: Any) -> tuple[Any, Any]:
+    """(torch.cuda, the GPU that is trained on), or (None, None) where the training is on none.
+
+    An optimizer of another kind than torch's may not tell its parameters; the model does.
+    """
+    if not parameters and hasattr(model, "parameters"):
+        parameters = list(model.parameters())
+    device = next((p.device for p in parameters), None)
+    return (None, None) if device is None or device.type != "cuda" else (torch.cuda, device)
+
+
+def host_meter(plan: Plan) -> Any:
+    """The host's memory where the plan has it stand for a GPU's; None where it does not."""
     for phase in plan.phases:
         if phase["name"] == WORST_BATCH and phase.get("meter") == "host":
             try:

@@ -92,16 +92,17 @@ def batch(objects=(2, 0)):
     return samples
 
 
-def train(model, folder, *, iterations=dense.EVERY + 1, objects=(2, 0)):
+def train(model, folder, *, iterations=dense.EVERY + 1, objects=(2, 0), phases=()):
     """Records of some iterations of a SimpleTrainer with the probe on, and what else came."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     trainer = train_loop.SimpleTrainer(model, [batch(objects)] * (iterations + 1), optimizer)
-    session = Session(Plan({"folder": str(folder)}), Recorder(str(folder)))
+    session = Session(Plan({"folder": str(folder), "phases": list(phases)}), Recorder(str(folder)))
     session.recorder.open(0)
     with EventStorage(0) as trainer.storage:
         probe = IterationProbe(session, trainer, StopRule(str(folder / "stop"), None, None))
         trainer.register_hooks(make_hooks(train_loop.HookBase, probe, lambda reason: None))
         probe.attach()
+        probe.course.begin(0)
         for trainer.iter in range(iterations):
             trainer.before_step()
             trainer.run_step()
@@ -144,6 +145,12 @@ def test_a_dense_head_is_looked_at_every_so_often_and_left_as_it_was(make, objec
     assert not any(name.startswith("dense/") for name in written)  # the user's log is his own
     assert type(model).losses is original
     assert "losses" not in vars(model)
+
+
+def test_in_a_ramp_every_iteration_is_looked_at(tmp_path):
+    phases = [{"name": "as-configured", "iterations": 3}, {"name": "ramp", "iterations": 6}]
+    records, _ = train(make_retinanet(), tmp_path, iterations=9, phases=phases)
+    assert list(looks(records)) == [0, *range(3, 9)]
 
 
 def test_losses_and_random_numbers_are_those_of_a_training_without_the_probe(tmp_path):
@@ -277,6 +284,7 @@ def test_shares_are_of_the_objects_anchors_alone(dtype):
     assert told["dense/fg_anchors"] == 4
     assert told["dense/fg_cls_accuracy"] == 0.75
     assert told["dense/fg_found"] == 0.75
+    assert told["dense/fg_recognised"] == 0.5
 
 
 def test_scores_at_anchors_are_those_of_all_levels_joined():
