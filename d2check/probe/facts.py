@@ -14,6 +14,8 @@ from .memory import MIB
 if TYPE_CHECKING:
     from .session import Session
 
+CLASSIFIERS = ("roi_heads", "head", "sem_seg_head", "criterion")
+
 
 def gather(session: Session, trainer: Any, inner: Any, world_size: int) -> dict[str, Any]:
     """All that can be known before the first iteration. What cannot be had is absent."""
@@ -68,13 +70,20 @@ def model_facts(model: Any) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         facts["gpu_name"] = properties.name
         facts["gpu_total_mib"] = round(properties.total_memory / MIB, 1)
-    for name in ("roi_heads", "head"):
-        classes = getattr(getattr(bare, name, None), "num_classes", None)
-        if isinstance(classes, int):
-            facts["classes"] = classes
-    if isinstance(getattr(bare, "num_classes", None), int):
-        facts["classes"] = bare.num_classes
+    classes = _classes(bare)
+    if classes is not None:
+        facts["classes"] = classes
     return facts
+
+
+def _classes(bare: Any) -> int | None:
+    """The classes of a model's objects, by the first part of it that tells them.
+
+    sem_seg_head, criterion: of Mask2Former, MaskDINO and other DETRs, whose heads classify queries.
+    """
+    parts = (bare, *(getattr(bare, name, None) for name in CLASSIFIERS))
+    counts = (getattr(part, "num_classes", None) for part in parts)
+    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def config_facts(cfg: Any) -> dict[str, Any]:

@@ -15,12 +15,14 @@ MESSAGE_LIMIT = 4000  # characters; a NaN loss lists all its losses, a config er
 FRAMES_LIMIT = 40
 INNERMOST = 3
 
+# As they are and with links followed: installers may link packages into them from elsewhere.
 _LIBRARY_FOLDERS = tuple(
-    os.path.realpath(path) + os.sep
+    follow(path) + os.sep
     for path in {
         sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
     }
     if path
+    for follow in (os.path.abspath, os.path.realpath)
 )
 _PROBE_FOLDER = os.path.dirname(os.path.realpath(__file__)) + os.sep
 # yacs: "Non-existent config key: A.B" (files) and "Non-existent key: A.B" (command line).
@@ -81,4 +83,5 @@ def is_users(path: str) -> bool:
     """Whether a source file belongs to nobody's installed package."""
     if path.startswith("<"):  # <string>, made by exec
         return False
-    return not os.path.realpath(path).startswith(_LIBRARY_FOLDERS)
+    names = (os.path.abspath(path), os.path.realpath(path))
+    return not any(name.startswith(_LIBRARY_FOLDERS) for name in names)

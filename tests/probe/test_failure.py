@@ -33,6 +33,17 @@ def test_the_innermost_frames_of_a_library_stay():
     assert listed[0][0] == __file__
 
 
+def test_a_package_that_is_linked_into_site_packages_is_not_the_users(tmp_path, monkeypatch):
+    """As uv does with `--link-mode symlink`."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (tmp_path / "cache").mkdir()
+    (packages / "torch").symlink_to(tmp_path / "cache")
+    monkeypatch.setattr(failure, "_LIBRARY_FOLDERS", (f"{packages}/",))
+    assert not failure.is_users(str(packages / "torch" / "module.py"))
+    assert failure.is_users(str(tmp_path / "train_net.py"))
+
+
 def test_the_file_of_a_syntax_error_is_told_although_it_has_no_frame(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("a = 1\nb = = 2\n")
