@@ -106,6 +106,18 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What a model was before its first iteration, as far as its traces tell.
+
+    trained: True for trained weights as a whole, False where parts of it were new, None where
+    nothing tells. told: by what, in words ("all 320 weights were loaded of out/model_final.pth").
+    """
+
+    trained: bool | None
+    told: str
+
+
+@dataclass(frozen=True)
 class Config:
     """A Detectron2 config as flat data.
 

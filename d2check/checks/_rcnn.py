@@ -7,13 +7,34 @@ import math
 import numpy as np
 
 from d2check.checks._curve import Floats, LossCurve, block_means, median, noise_of, pooled
+from d2check.model import Beginning
 
 NEAR_START = 20  # iterations; the first row of medians of 20 has 19
+AT_CHANCE = 0.8  # of it: what starts above has learned nothing yet
 NEAR_CHANCE = 0.7  # of the price of chance; what learns is below within a hundred iterations
 DIP_EFFECTIVE = 500.0  # six real dips were lowest before 20 effective iterations
 FIRST_ROWS = 3  # raw rows in which a fresh head has hardly learned
 CHANCE_OF_TWO = math.log(2)  # cross entropy of a coin: masks, proposals
 FOCAL_CHANCE = 0.25 * 0.99**2 * math.log(100)  # focal loss of a positive anchor, prior 0.01
+
+
+def begins_trained(
+    curve: LossCurve, classes: int | None, beginning: Beginning | None = None
+) -> str | None:
+    """What says that training had been done before the first row, in words: a loss, or weights.
+
+    The weights count where no head starts at the price of chance. One that does is new, or has
+    learned nothing that would explain a level loss, whatever the checkpoint is called.
+    """
+    level = trained_level(curve, classes)
+    if level:
+        return f"the run begins at a trained level ({level}), as after a restart from its weights"
+    if beginning is None or not beginning.trained or _starts_at_chance(curve, classes):
+        return None
+    return (
+        f"the run begins with trained weights ({beginning.told}), and what has been learned "
+        "need not fall"
+    )
 
 
 def trained_level(curve: LossCurve, classes: int | None) -> str | None:
@@ -23,19 +44,37 @@ def trained_level(curve: LossCurve, classes: int | None) -> str | None:
     rows can tell: within twenty iterations loss_cls falls to what calling everything background
     costs, so the first row of medians is held against half of ln 2, whatever the classes.
     """
-    if curve.iterations[0] > NEAR_START or "loss_box_reg" not in curve.heads:
-        return None  # without a box loss the names mean other losses
+    if curve.iterations[0] > NEAR_START:
+        return None
     rows = slice(0, FIRST_ROWS if curve.raw else 1)
-    mask = CHANCE_OF_TWO
-    classification = math.log(1 + classes) if classes and curve.raw else CHANCE_OF_TWO
-    if "loss_rpn_cls" not in curve.heads:
-        classification = FOCAL_CHANCE
-    for name, chance in (("loss_mask", mask), ("loss_cls", classification)):
-        if name in curve.heads:
-            level = math.exp(median(curve.heads[name][rows]))
-            if level < 0.5 * chance:
-                return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
+    for name, chance in known_chances(curve, classes if curve.raw else None).items():
+        level = math.exp(median(curve.heads[name][rows]))
+        if name != "loss_rpn_cls" and level < 0.5 * chance:
+            return f"{name} starts at {level:.2g}, chance is {chance:.2g}"
     return None
+
+
+def known_chances(curve: LossCurve, classes: int | None) -> dict[str, float]:
+    """What a new predictor pays, for the heads of Detectron2's own detectors that have a price.
+
+    ln 2 for masks, proposals and classes of an unknown number; the focal loss at its prior of 0.01
+    for the classes of RetinaNet and FCOS. Without a box loss the names mean other losses.
+    """
+    chances = {"loss_fcos_cls": FOCAL_CHANCE}
+    if "loss_box_reg" in curve.heads:
+        of_classes = math.log(1 + classes) if classes else CHANCE_OF_TWO
+        chances["loss_mask"] = chances["loss_rpn_cls"] = CHANCE_OF_TWO
+        chances["loss_cls"] = of_classes if "loss_rpn_cls" in curve.heads else FOCAL_CHANCE
+    return {name: chance for name, chance in chances.items() if name in curve.heads}
+
+
+def _starts_at_chance(curve: LossCurve, classes: int | None) -> bool:
+    rows = slice(0, FIRST_ROWS if curve.raw else 1)
+    return any(
+        math.exp(median(curve.heads[name][rows])) > AT_CHANCE * chance
+        for name, chance in known_chances(curve, classes).items()
+        if classes or chance == FOCAL_CHANCE or name != "loss_cls"
+    )
 
 
 def start_unseen(curve: LossCurve, classes: int | None) -> str | None:

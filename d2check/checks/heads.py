@@ -19,9 +19,9 @@ from d2check.checks._curve import (
     noise_of,
     slope_of,
 )
-from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, trained_level
+from d2check.checks._rcnn import CHANCE_OF_TWO, FOCAL_CHANCE, begins_trained
 from d2check.checks._words import counted
-from d2check.model import Measurement, Scalar, Series
+from d2check.model import Beginning, Measurement, Scalar, Series
 
 FOCAL_UNCERTAINTY = 0.2
 # Effective iterations: of seven sound RetinaNets two had left chance by 55, all by 85.
@@ -39,6 +39,7 @@ def stuck_head(
     base_lr: float | None = None,
     classes: int | None = None,
     meta_architecture: str | None = None,
+    beginning: Beginning | None = None,
     *,
     min_effective: float = 40.0,
     min_rows: int = 20,
@@ -90,7 +91,8 @@ def stuck_head(
         "still": math.inf,
         "still_others": 0.0,
     }
-    stillest = None if trained_level(curve, classes) else _stillest(curve, min_rows)
+    trained = begins_trained(curve, classes, beginning)
+    stillest = None if trained else _stillest(curve, min_rows)
     if stillest is not None:
         still, told = stillest
         extras |= {"still": still, "still_others": told["others"]}
@@ -248,6 +250,7 @@ def roi_stall(
     lr: Series | None = None,
     base_lr: float | None = None,
     classes: int | None = None,
+    beginning: Beginning | None = None,
     *,
     min_effective: float = 100.0,
     min_rows: int = 40,
@@ -259,7 +262,7 @@ def roi_stall(
     with proposals and masks that go on learning, is how a rate too high looks in an R-CNN; a
     loss that swings is not. extras: level (loss_cls at the end), rpn (fall of loss_rpn_cls since
     the start), mask (of loss_mask), rpn_level, effective, fresh ("no" where the run begins at a
-    trained level: a restart is level as well, and sound).
+    trained level or with trained weights: a restart is level as well, and sound).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -287,7 +290,7 @@ def roi_stall(
         else None,
         "rpn_level": math.exp(median(curve.heads["loss_rpn_cls"][-tenth:])),
         "effective": float(curve.effective[-1]),
-        "fresh": "no" if trained_level(curve, classes) else "yes",
+        "fresh": "no" if begins_trained(curve, classes, beginning) else "yes",
     }
     span = (int(curve.iterations[half]), int(curve.iterations[-1]))
     return Measurement(-math.expm1(-max(bounds)), "share", span, extras)

@@ -19,9 +19,9 @@ from d2check.checks._curve import (
     slope_of,
     usual_phi,
 )
-from d2check.checks._rcnn import background_dip, start_unseen, trained_level
+from d2check.checks._rcnn import background_dip, begins_trained, known_chances, start_unseen
 from d2check.checks._words import counted
-from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
+from d2check.model import Beginning, Ending, EndingKind, Measurement, Scalar, Series
 
 FALL_SCALE = 30.0  # effective iterations; losses fall about linearly in ln(1 + e / 30)
 LATE_SCALE = 20.0
@@ -40,6 +40,7 @@ def loss_fall(
     lr: Series | None = None,
     base_lr: float | None = None,
     classes: int | None = None,
+    beginning: Beginning | None = None,
     *,
     min_effective: float = 25.0,
     min_rows: int = 8,
@@ -50,11 +51,12 @@ def loss_fall(
     head (0.4 = fell by 40 %; negative = rose), from least squares on ln(1 + e / 30), e effective
     iterations. extras: z (fall / standard error), upper (share that the total or the pool may
     have fallen at most, one standard error up), fell (name of the curve), effective,
-    first and last (levels of the total), total_fell_to (last, None where the total rose).
+    first and last (levels of the total), total_fell_to (last, None where the total rose), doubt
+    (what keeps a level loss from surely being a fault, in words), sure ("no" where there is one).
 
     Undecided where a fall cannot be expected yet, or no longer: fewer than min_effective
-    effective iterations, a start at a trained level, or rows that begin late, unless the fall is
-    plain (z > 5).
+    effective iterations, a start at a trained level or with trained weights, or rows that begin
+    late, unless the fall is plain (z > 5).
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -88,22 +90,35 @@ def loss_fall(
         # A total may rise while the training learns: foreground found again costs at first.
         "total_fell_to": last if last < first else None,
     }
+    doubt = _doubt(curve, beginning)
+    extras |= {"doubt": doubt, "sure": "no" if doubt else "yes"}
     undecided = None
     if best_z < 5 or best_fall < 0.03:
-        undecided = _why_no_fall_is_expected(curve, effective, min_effective, classes)
+        undecided = _why_no_fall_is_expected(curve, effective, min_effective, classes, beginning)
     return Measurement(-math.expm1(-best_fall), "share", curve.span, extras, undecided)
 
 
+def _doubt(curve: LossCurve, beginning: Beginning | None) -> str | None:
+    """Where no head has a known chance level and nothing tells of the weights, that."""
+    if known_chances(curve, None) or beginning is None or beginning.trained is not None:
+        return None
+    return beginning.told
+
+
 def _why_no_fall_is_expected(
-    curve: LossCurve, effective: float, min_effective: float, classes: int | None
+    curve: LossCurve,
+    effective: float,
+    min_effective: float,
+    classes: int | None,
+    beginning: Beginning | None,
 ) -> str | None:
     if effective < min_effective:
         return (
             f"only {effective:.0f} effective iterations so far: the rate is in warm-up or near zero"
         )
-    trained = trained_level(curve, classes)
+    trained = begins_trained(curve, classes, beginning)
     if trained:
-        return f"the run begins at a trained level ({trained}), as after a restart from its weights"
+        return trained
     if background_dip(curve):
         return "the ROI heads are coming back from calling everything background"
     return start_unseen(curve, classes)
@@ -115,6 +130,7 @@ def late_fall(
     lr: Series | None = None,
     base_lr: float | None = None,
     classes: int | None = None,
+    beginning: Beginning | None = None,
     *,
     se_margin: float = 2.0,
     discount: float = 0.2,
@@ -132,9 +148,9 @@ def late_fall(
     what these halves can be other than a plateau).
 
     Only the stretch up to the first drop of the rate counts: a tail after a decay is a finished
-    schedule. Undecided where a flat half is healthy: a start at a trained level (unless the loss
-    has fallen by TRAINED_FALL since), an R-CNN whose ROI losses are coming back from calling
-    everything background, or medians whose second half begins in the warm-up.
+    schedule. Undecided where a flat half is healthy: a start at a trained level or with trained
+    weights (unless the loss has fallen by TRAINED_FALL since), an R-CNN whose ROI losses are coming
+    back from calling everything background, or medians whose second half begins in the warm-up.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -173,7 +189,7 @@ def late_fall(
     rise = math.expm1(-late) if late < -se_margin * late_se else None
     most = -math.expm1(-late - se_margin * late_se)
     extras |= {"most": most, "unsure": _why_no_plateau(span[0], most, early, rise)}
-    why = _why_flat_is_healthy(curve, x, classes, early)
+    why = _why_flat_is_healthy(curve, x, classes, early, beginning)
     if why is None and late < se_margin * late_se:
         why = _why_it_may_fall_yet(curve, half)
     return Measurement(upper, "share", span, extras, why)
@@ -219,11 +235,15 @@ def _falling(x: Floats, values: Floats, noise: Noise) -> tuple[float, float]:
 
 
 def _why_flat_is_healthy(
-    curve: LossCurve, x: Floats, classes: int | None, early: float
+    curve: LossCurve,
+    x: Floats,
+    classes: int | None,
+    early: float,
+    beginning: Beginning | None,
 ) -> str | None:
-    trained = trained_level(curve, classes)
+    trained = begins_trained(curve, classes, beginning)
     if trained and early < TRAINED_FALL:
-        return f"the run begins at a trained level ({trained}), as after a restart from its weights"
+        return trained
     if background_dip(curve):
         half = len(curve) // 2
         box = curve.heads["loss_box_reg"]

@@ -12,6 +12,7 @@ from typing import Any
 from d2check.config import keys
 from d2check.model import EndingKind, Measurement, Run, Series, Statistic
 from d2check.rules.absence import why_absent
+from d2check.rules.beginning import beginning
 from d2check.rules.expressions import Absent
 from d2check.rules.model import ANY_PHASE, DEFAULT_PHASE, BySampling, Read, Rule, Source
 
@@ -201,6 +202,8 @@ def _of_run(name: str, run: Run) -> Any:
     if name == "before_ramp":
         span = _before_ramp(run)
         return None if span is None else {k: s.between(*span) for k, s in run.series.items()}
+    if name == "beginning":
+        return beginning(run, setting(run, "MODEL.WEIGHTS"))
     if name not in ("config", "misspelt_keys", "meant_keys"):
         return getattr(run, name)
     if run.config is None or not has_config(run):

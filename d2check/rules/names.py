@@ -14,7 +14,7 @@ ValidKey = Callable[[str], bool]
 RUN_NAMES = (
     "ending", "events", "planned_iterations", "first_iteration", "last_iteration", "config",
     "malformed_lines", "rows", "segment", "complete", "misspelt_keys", "meant_keys",
-    "before_ramp",
+    "before_ramp", "beginning",
 )  # fmt: skip
 RUN_NUMBERS = ("planned_iterations", "first_iteration", "last_iteration", "malformed_lines", "rows")
 ROOMS = ("series", "facts", "config", "run")
