@@ -123,6 +123,7 @@ def training_images(images: int) -> Measurement:
     return Measurement(float(images), "images")
 
 
+_BROKEN = (EndingKind.CRASHED, EndingKind.OUT_OF_MEMORY, EndingKind.KILLED, EndingKind.HUNG)
 _DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
     "class-out-of-range": ("device-side assert", "label_to_index", "index out of range in self",
                            "class index", "target .* is out of bounds", "is out of bounds"),
@@ -133,10 +134,14 @@ _DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Measurement:
+def data_error(
+    ending: Ending, kind: str, events: tuple[Event, ...] = (), last_iteration: int | None = None
+) -> Measurement:
     """1 if the run was ended by this kind of mistake in its data, else 0.
 
     kind: a key of the table of Detectron2's own words for such errors. extras: message, where.
+    Undecided where something else ended it before its first iteration: it may not have come as far
+    as its data.
     """
     words = _DATA_ERRORS[kind]
     text = f"{ending.error or ''}: {ending.message or ''}"
@@ -149,6 +154,9 @@ def data_error(ending: Ending, kind: str, events: tuple[Event, ...] = ()) -> Mea
     undecided = None
     if not told and ending.kind in (EndingKind.UNKNOWN, EndingKind.TRUNCATED):
         undecided = NO_ENDING[ending.kind]
+    elif not (found or told) and ending.kind in _BROKEN:
+        if ending.iteration is None and last_iteration is None:
+            undecided = "the training ended before its first iteration"
     return Measurement(float(found or bool(told)), "yes/no", None, extras, undecided)
 
 
@@ -160,6 +168,7 @@ def box_format(
     declared: str | None = None,
     reading: str | None = None,
     misplaced_so: int | None = None,
+    last_iteration: int | None = None,
     *,
     min_boxes: int = 20,
 ) -> Measurement:
@@ -169,7 +178,7 @@ def box_format(
     where of the refusal; count of the misplaced boxes, sampled, declared, reading (the other way to
     read the numbers that misplaces the fewest) and share_so (how many that are).
     """
-    refusal = data_error(ending, "box-format", events)
+    refusal = data_error(ending, "box-format", events, last_iteration)
     extras: dict[str, Scalar] = {
         "refused": refusal.value,
         **refusal.extras,
@@ -194,6 +203,7 @@ def class_range(
     events: tuple[Event, ...] = (),
     highest: int | None = None,
     classes: int | None = None,
+    last_iteration: int | None = None,
 ) -> Measurement:
     """Classes by which the highest id exceeds the model's last; at least 1 where it broke the loss.
 
@@ -201,7 +211,7 @@ def class_range(
     its ids are 0 to classes - 1 and `classes` itself is background. extras: message and where of
     the break, highest, last (the model's last id).
     """
-    broke = data_error(ending, "class-out-of-range", events)
+    broke = data_error(ending, "class-out-of-range", events, last_iteration)
     extras: dict[str, Scalar] = {**broke.extras, "highest": highest, "last": None}
     beyond = 0.0
     if highest is not None and classes is not None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from d2check.checks.labels import (
@@ -38,6 +40,13 @@ def test_an_end_that_nobody_tells_clears_no_label_and_an_event_still_convicts():
     assert data_error(truncated, "empty").undecided
     assert data_error(truncated, "empty", (Event("empty", "no images"),)).value == 1
     assert data_error(Ending(EndingKind.FINISHED), "empty").value == 0
+
+
+def test_an_error_before_the_first_iteration_clears_no_label():
+    early = Ending(EndingKind.CRASHED, error="NameError", message="name 'x' is not defined")
+    assert data_error(early, "empty").undecided
+    assert data_error(early, "empty", last_iteration=12).value == 0
+    assert data_error(replace(early, iteration=12), "empty").undecided is None
 
 
 def test_a_refused_box_counts_whatever_the_boxes_look_like():

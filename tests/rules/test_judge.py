@@ -41,6 +41,11 @@ def test_a_missing_series_is_a_skip_that_says_who_has_it(rule):
     assert "total_loss is not recorded" in reason(rule, Run("test"))
 
 
+def test_what_a_training_that_never_began_lacks_is_told_by_that(rule):
+    crashed = Ending(EndingKind.CRASHED, error="NameError", message="name 'x' is not defined")
+    assert "before its first iteration" in reason(rule, Run("test", ending=crashed))
+
+
 def test_the_sources_own_words_for_what_is_absent_come_first(rule):
     run = Run("test", absent={"total_loss": "the file holds evaluations only"})
     assert reason(rule, run) == "the file holds evaluations only"
