@@ -20,7 +20,7 @@ def test_every_rule_is_listed_with_its_title(rules):
     shown = rules("list")
     assert shown.exit_code == 0
     assert "time/data-bound" in shown.output
-    assert "The GPU waits for data" in shown.output
+    assert "The training waits for data" in shown.output
 
 
 def test_the_list_can_be_narrowed_and_an_empty_one_is_no_success(rules):

@@ -107,7 +107,7 @@ def _over_rows(time: Time) -> str:
 def _verdict_on_wait(time: Time) -> str:
     share = time.share or 0.0
     if share > _HIGH_SHARE:
-        return "the GPU starves; more DATALOADER.NUM_WORKERS or a faster disk would pay"
+        return "the training starves; more DATALOADER.NUM_WORKERS or a faster disk would pay"
     if time.data_is_median:
         return "not a proof that the loader keeps up, since medians hide stalls"
     return "the loader keeps up" if share <= _LOW_SHARE else "the loader is near its limit"
