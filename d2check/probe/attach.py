@@ -148,7 +148,10 @@ class Training:
         probe.course.begin(start_iter)
         model = getattr(probe.inner, "model", None)
         if model is not None:
-            self._checksums = weights.Checksums(model)
+            try:
+                self._checksums = weights.Checksums(model)
+            except (RuntimeError, TypeError) as problem:  # tensors of a kind that has no sums
+                session.recorder.note("warning", "weights could not be looked at: %s" % problem)
             norms.tell_at_first_forward(model, session)
         self._hooks = front, back = _make_hooks(self._hook_base, probe, self._end_loop)
         self._trainer.register_hooks([front, back])
@@ -171,12 +174,8 @@ class Training:
         if not isinstance(error, KeyboardInterrupt):  # whoever interrupts does not want to wait
             probe.tell_images()
         probe.course.end()
-        if self._checksums is not None:
-            if error is None or self._reason is not None:
-                optimizer = getattr(probe.inner, "optimizer", None)
-                self._checksums.note_untouched(session, probe.iterations, optimizer)
-            if not probe.course.in_ramp and not gpu_is_unusable(error):
-                self._checksums.note_not_finite(session)
+        if self._checksums is not None and not probe.gpu_is_stuck and not gpu_is_unusable(error):
+            self._look_at_weights(whole=error is None or self._reason is not None)
         if self._reason is not None:
             if error is not None and not isinstance(error, LoopEnded):
                 # A hook of the user failed while the loop was being left.
@@ -206,6 +205,18 @@ class Training:
                 )
             # The iteration that broke has no record of its own.
             session.crashed(error, i=int(self._trainer.iter), batch_files=files)
+
+    def _look_at_weights(self, *, whole: bool) -> None:
+        """Record what became of them. `whole`: the loop was not broken off."""
+        session, probe = self._session, self._probe
+        try:
+            if whole:
+                optimizer = getattr(probe.inner, "optimizer", None)
+                self._checksums.note_untouched(session, probe.iterations, optimizer)
+            if not probe.course.in_ramp:
+                self._checksums.note_not_finite(session)
+        except RuntimeError as problem:  # no room on the GPU, or lost: the end is to be told still
+            session.recorder.note("warning", "weights could not be looked at: %s" % problem)
 
     def leave(self, reason: str) -> Any:
         """Raise what ends the script or, where the probe started the training, the loop."""

@@ -38,26 +38,34 @@ class Lap:
         self.fetches_seen = fetches_seen
 
     def passed(self) -> bool:
-        """Whether the GPU has passed the last mark."""
-        last = self.marks[-1][2]
-        return last is None or bool(last.query())
+        """Whether the GPU has passed all marks: those of a user's own stream too."""
+        if self.marks[-1][2] is None:
+            return True
+        return all(event.query() for _, _, event in reversed(self.marks))
 
     def split(self, *, by_events: bool = True) -> dict[str, float]:
         """Seconds by phase, which add up to `total_s`; phases that were not seen are absent."""
-        marks = self.marks
-        use_events = by_events and marks[-1][2] is not None
         spent = {"other_s": 0.0, "hooks_s": 0.0}
-        code, begin_s, event = marks[0]
-        for next_code, end_s, next_event in marks[1:]:
-            seconds = event.elapsed_time(next_event) * 1e-3 if use_events else end_s - begin_s
+        use_events = by_events and self.marks[-1][2] is not None
+        between_s = self._by_gpu() if use_events else self._by_processor()
+        if min(between_s, default=0.0) < 0:
+            between_s = self._by_processor()  # marks in streams that run beside each other
+        for (code, _, _), seconds in zip(self.marks, between_s):
             phase = _SPENT_ON[code]
             if code == RUN and not self.fetches_seen:
                 phase = "data_s"  # a trainer with its own iterator: all until the forward pass
             spent[phase] = spent.get(phase, 0.0) + seconds
-            code, begin_s, event = next_code, end_s, next_event
         spent = {phase: round(seconds, 7) for phase, seconds in spent.items()}
         spent["total_s"] = round(sum(spent.values()), 7)
         return spent
+
+    def _by_gpu(self) -> list[float]:
+        events = [event for _, _, event in self.marks]
+        return [a.elapsed_time(b) * 1e-3 for a, b in zip(events, events[1:])]
+
+    def _by_processor(self) -> list[float]:
+        times_s = [time_s for _, time_s, _ in self.marks]
+        return [b - a for a, b in zip(times_s, times_s[1:])]
 
     def used_events(self) -> list[Any]:
         """Its events but the last, which the next lap begins with."""
@@ -65,17 +73,26 @@ class Lap:
 
 
 class Stopwatch:
-    """Sets marks. With `cuda` (the module torch.cuda) each mark is an event too."""
+    """Sets marks. With `cuda` (the module torch.cuda) each mark is an event too.
 
-    def __init__(self, cuda: Any = None) -> None:
-        """`cuda` is None where the model is on the processor."""
+    Events are those of the model's GPU, whichever one torch uses when none is named: a model may
+    be on `cuda:1` in a process whose current GPU is the first one.
+    """
+
+    def __init__(self, cuda: Any = None, device: Any = None) -> None:
+        """`cuda` is None where the model is on the processor. `device`: the model's GPU."""
         self._cuda = cuda
+        self._device = device
+        # Not in torch 1.10, whose graphs are captured by no public function.
+        self._is_captured = getattr(cuda, "is_current_stream_capturing", None)
         self._spare: list[Any] = []
         self._lap: Lap | None = None
         self.fetches_seen = False
 
     def mark(self, code: int) -> None:
         """Something begins, see the codes above."""
+        if self._is_captured is not None and self._is_captured():
+            return  # an event would become a part of the user's CUDA graph, and could not be read
         made = (code, _now_s(), None if self._cuda is None else self._event())
         if self._lap is None:
             self._lap = Lap(made, fetches_seen=self.fetches_seen)
@@ -105,5 +122,5 @@ class Stopwatch:
 
     def _event(self) -> Any:
         event = self._spare.pop() if self._spare else self._cuda.Event(enable_timing=True)
-        event.record()
+        event.record(self._cuda.current_stream(self._device))
         return event

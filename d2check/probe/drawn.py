@@ -38,9 +38,10 @@ class FirstObjects:
             fields: dict[str, Any] = getattr(instances, "_fields", {})
             boxes, masks = fields.get("gt_boxes"), fields.get("gt_masks")
             if type(boxes).__name__ == "Boxes" and type(masks).__name__ in _MASKS:
-                self._compare(boxes, masks)
+                if _is_at_hand(boxes.tensor):  # type: ignore[union-attr]
+                    self._compare(boxes, masks)
             classes: Any = fields.get("gt_classes")
-            if hasattr(classes, "max") and len(classes):
+            if hasattr(classes, "max") and _is_at_hand(classes) and len(classes):
                 self._highest_class = max(self._highest_class, int(classes.max()))
 
     def facts(self) -> dict[str, int]:
@@ -60,6 +61,11 @@ class FirstObjects:
             if mask[0] < mask[2] and mask[1] < mask[3]:  # not empty
                 self._compared += 1
                 self._outside += inside(mask, box) < INSIDE
+
+
+def _is_at_hand(tensor: Any) -> bool:
+    """Whether nobody has to wait for it, as for what a loader has put on the GPU already."""
+    return bool(tensor.device.type == "cpu")
 
 
 def extents(masks: Any, room: int) -> list[list[float]]:

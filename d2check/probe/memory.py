@@ -31,6 +31,22 @@ class HostMemory:
         return float(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB, 2))
 
 
+class Untold(Exception):
+    """Why an allocator tells nothing of its memory, to complete `not recorded: ...`."""
+
+
+def cuda_meter(cuda: Any, device: Any) -> CudaMeter:
+    """The meter of a GPU that holds a model. Raises Untold."""
+    try:
+        meter = CudaMeter(cuda, device)
+        held_mib = meter.take()["allocated_mib"]
+    except RuntimeError as problem:  # of torch.cuda.memory.CUDAPluggableAllocator
+        raise Untold("the allocator keeps no statistics: %s" % str(problem)[:200]) from problem
+    if not held_mib:
+        raise Untold("PyTorch's caching allocator is off (PYTORCH_NO_CUDA_MEMORY_CACHING)")
+    return meter
+
+
 class CudaMeter:
     """The allocator of one GPU: what it holds, and the peaks since it was last asked.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .taps import is_compiled
+
 if TYPE_CHECKING:
     from .session import Session
 
@@ -23,14 +25,19 @@ def tell_at_first_forward(model: Any, session: Session) -> None:
     if not hasattr(model, "register_forward_pre_hook"):
         return
 
-    def tell(module: Any, arguments: Any) -> None:
-        handle.remove()
+    def tell(module: Any, arguments: Any = None) -> None:
+        if handle is not None:
+            handle.remove()
         found = facts(module)
         if session.state_dicts_loaded is not None:
             found["state_dicts_loaded"] = session.state_dicts_loaded
         session.recorder.write({"t": "facts", "facts": found})
 
-    handle = model.register_forward_pre_hook(tell)
+    handle = None
+    if is_compiled(model):  # and its hooks with it
+        tell(model)
+    else:
+        handle = model.register_forward_pre_hook(tell)
 
 
 def facts(model: Any) -> dict[str, int]:

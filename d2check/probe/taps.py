@@ -84,11 +84,40 @@ def tap_model(model: Any, mark: Mark, see: Callable[[Any], None] | None) -> Undo
     def after(module: Any, arguments: Any, output: Any) -> None:
         mark(FORWARD_DONE)
 
+    if is_compiled(model):
+        return _tap_compiled(model, before, after)
     handles = (model.register_forward_pre_hook(before), model.register_forward_hook(after))
 
     def undo() -> None:
         for handle in handles:
             handle.remove()
+
+    return undo
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether `model.compile()` was called: then its hooks are compiled with it.
+
+    A hook of ours would break its graph, and `fullgraph=True` would refuse it. What
+    `torch.compile(model)` returns is a module around it, whose own hooks are not compiled.
+    """
+    return vars(model).get("_compiled_call_impl") is not None
+
+
+def _tap_compiled(model: Any, before: Any, after: Any) -> Undo:
+    real = model._compiled_call_impl
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(model, args)
+        output = real(*args, **kwargs)
+        after(model, args, output)
+        return output
+
+    model._compiled_call_impl = call
+
+    def undo() -> None:
+        if vars(model).get("_compiled_call_impl") is call:
+            model._compiled_call_impl = real
 
     return undo
 

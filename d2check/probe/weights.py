@@ -51,8 +51,14 @@ def note(session: Session, kind: str, names: list[str], what: str) -> None:
 
 
 def gradient_norm(parameters: list[Any]) -> Any:
-    """Euclidean norm over all gradients, a tensor (so that nothing waits for the GPU), or None."""
+    """Euclidean norm over all gradients, a tensor (so that nothing waits for the GPU), or None.
+
+    None for a model that is divided among ranks (FSDP): one has a part of the gradients, and all of
+    them would have to ask together.
+    """
     gradients = [p.grad for p in parameters]
+    if any(hasattr(p, "to_local") or hasattr(p, "_fsdp_flattened") for p in parameters[:1]):
+        return None
     gradients = [g for g in gradients if g is not None and g.layout is torch.strided]
     if not gradients:
         return None
@@ -72,7 +78,9 @@ class Checksums:
 
     def __init__(self, model: Any) -> None:
         """Take the first checksums."""
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        # Of a model that is divided among ranks one may have nothing of a parameter.
+        self._parameters = {n: p for n, p in trained.items() if _own_part(p).numel()}
         self._first = self._take()
 
     def untouched(self, optimizer: Any = None) -> list[str]:
@@ -120,13 +128,22 @@ class Checksums:
         if not self._parameters:
             return {}
         with torch.no_grad():
-            sums = [
-                torch.stack([p.sum(dtype=torch.float64), p.float().norm().double()])
-                for p in (p.detach() for p in self._parameters.values())
-            ]
+            sums = [_sums(_own_part(p.detach())) for p in self._parameters.values()]
             device = sums[0].device
             rows = torch.stack([s.to(device) for s in sums]).cpu().tolist()
         return {n: (row[0], row[1]) for n, row in zip(self._parameters, rows)}
+
+
+def _own_part(tensor: Any) -> Any:
+    """What this rank has of a tensor: all of it, but for a DTensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _sums(values: Any) -> Any:
+    """Sum and norm of a tensor."""
+    # Apple's GPUs know no float64, nor do some of Intel's.
+    wide = torch.float64 if values.device.type in ("cpu", "cuda") else torch.float32
+    return torch.stack([values.sum(dtype=wide), values.float().norm().to(wide)])
 
 
 def stepped(optimizer: Any) -> set[int]:
@@ -137,9 +154,9 @@ def stepped(optimizer: Any) -> set[int]:
     found = set()
     for group in getattr(optimizer, "param_groups", None) or []:
         for parameter in group["params"] if group.get("lr") else []:
-            gradient = parameter.grad
-            if gradient is None or gradient.layout is not torch.strided:
+            if parameter.grad is None or parameter.grad.layout is not torch.strided:
                 continue
+            gradient = _own_part(parameter.grad)
             largest = float(gradient.detach().abs().max()) if gradient.numel() else 0.0
             if 0.0 < largest < math.inf:
                 found.add(id(parameter))

@@ -81,12 +81,16 @@ class FakeCuda:
         self.made += 1
         return FakeEvent(self)
 
+    def current_stream(self, device):
+        return ("stream of", device)
+
 
 class FakeEvent:
     def __init__(self, cuda):
         self.cuda = cuda
 
-    def record(self):
+    def record(self, stream):
+        self.stream = stream
         self.at_ms = self.cuda.now_ms
 
     def query(self):
@@ -128,3 +132,56 @@ def test_events_are_used_again_and_the_last_one_is_kept_for_the_next_lap():
         assert lap.split()["total_s"] == pytest.approx(0.010 if iteration == 0 else 0.011)
         watch.reuse(lap)
     assert cuda.made <= 2 * len(WHOLE)
+
+
+def test_events_are_those_of_the_models_gpu_and_not_of_the_current_one():
+    """With MODEL.DEVICE cuda:1 torch's current GPU is still the first one: it is idle."""
+    cuda = FakeCuda()
+    watch = clocks.Stopwatch(cuda, "cuda:1")
+    watch.mark(clocks.FORWARD)
+    events = [event for _, _, event in watch.finish().marks]
+    assert {event.stream for event in events} == {("stream of", "cuda:1")}
+
+
+def test_a_lap_waits_for_its_marks_in_other_streams():
+    """Reading an event that the GPU has not passed would end the training with an error."""
+    cuda = FakeCuda()
+    watch = clocks.Stopwatch(cuda)
+    cuda.now_ms = 500.0  # of a stream that is far behind
+    watch.mark(clocks.FORWARD)
+    cuda.now_ms = 20.0
+    lap = watch.finish()
+    cuda.done_ms = 100.0
+    assert not lap.passed()
+    cuda.done_ms = 500.0
+    assert lap.passed()
+
+
+def test_marks_in_streams_beside_each_other_are_told_by_the_processor():
+    cuda = FakeCuda()
+    watch = clocks.Stopwatch(cuda)
+    cuda.now_ms = 500.0
+    watch.mark(clocks.FORWARD)
+    cuda.now_ms = 20.0
+    lap = watch.finish()
+    cuda.done_ms = 500.0
+    split = lap.split()
+    assert split == lap.split(by_events=False)
+    assert split["forward_s"] >= 0
+
+
+def test_nothing_is_marked_while_a_cuda_graph_is_captured():
+    cuda = FakeCuda()
+    captured = []
+    cuda.is_current_stream_capturing = lambda: bool(captured)
+    watch = clocks.Stopwatch(cuda)
+    watch.mark(clocks.FETCHED)
+    captured.append(True)
+    watch.mark(clocks.FORWARD)
+    captured.clear()
+    watch.mark(clocks.METRICS)
+    assert [code for code, _, _ in watch.finish().marks] == [
+        clocks.FETCHED,
+        clocks.METRICS,
+        clocks.DONE,
+    ]

@@ -43,6 +43,7 @@ class Course:
         self.stood = False  # a phase that trains nothing has just run
         # Set by who knows the batches: measures the worst one, or raises why it cannot.
         self.try_worst_batch: Callable[[], dict[str, Any]] | None = None
+        self.no_worst_batch = "the training runs on the CPU"  # why nobody can measure it
 
     @property
     def in_ramp(self) -> bool:
@@ -111,7 +112,7 @@ class Course:
         self._standing.remove(WORST_BATCH)
         self.stood = True
         if self.try_worst_batch is None:
-            self._skip(WORST_BATCH, "the training runs on the CPU")
+            self._skip(WORST_BATCH, self.no_worst_batch)
             return
         try:
             facts = self.try_worst_batch()
