@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from d2check.checks._words import NO_ENDING, counted
 from d2check.model import Ending, EndingKind, Event, Measurement, Scalar
@@ -29,6 +30,13 @@ _RESERVED = re.compile(rf"{_SIZE} reserved in total by PyTorch")
 # Context, kernels and libraries of one process beside PyTorch's own blocks: less than this.
 BESIDE_TORCH_MIB = 2048.0
 
+# What the start of a training refuses: fvcore's MultiStepParamScheduler and Detectron2's own scheduler
+# before v0.5, and detectron2/data/build.py.
+_REFUSED = (
+    ("steps", re.compile(r"\bmile?stones?\b|Total num_updates must be greater", re.IGNORECASE)),
+    ("batch", re.compile(r"atch.* must be divisible by", re.IGNORECASE)),
+)
+
 _OTHER_STARTS = ("restart", "resume", "two-writers", "second-writer", "failed-start")
 
 
@@ -36,9 +44,12 @@ def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measuremen
     """1 if the training was ended by an error or a signal, 0 if it was not, with the kind in words.
 
     extras: kind (text of EndingKind), error, message, where (last of the user's lines), at
-    (iteration). Undecided where no trace tells how it ended.
+    (iteration), refused (by the error's words "steps" of the schedule or the "batch", else None).
+    Undecided where no trace tells how it ended.
     """
-    return _is(ending, _UNHAPPY, last_iteration)
+    found = _is(ending, _UNHAPPY, last_iteration)
+    refused = [what for what, words in _REFUSED if words.search(ending.message or "")]
+    return replace(found, extras={**found.extras, "refused": refused[0] if refused else None})
 
 
 def ended_as(ending: Ending, kind: str, last_iteration: int | None = None) -> Measurement:

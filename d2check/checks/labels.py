@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -124,12 +125,15 @@ def training_images(images: int) -> Measurement:
 
 
 _BROKEN = (EndingKind.CRASHED, EndingKind.OUT_OF_MEMORY, EndingKind.KILLED, EndingKind.HUNG)
+# A slip in the user's own code is none of his data, even where its words name a BoxMode.
+_OF_CODE = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError",
+            "IndentationError", "AttributeError")  # fmt: skip
 _DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
     "class-out-of-range": ("device-side assert", "label_to_index", "index out of range in self",
-                           "class index", "target .* is out of bounds", "is out of bounds"),
-    "size-mismatch": ("SizeMismatchError", "Mismatched image shape", "Mismatched (W,H)"),
+                           "class index", r"\btarget -?\d+ is out of bounds"),
+    "size-mismatch": ("SizeMismatchError", "Mismatched image shape", r"Mismatched \(W,H\)"),
     "empty": ("No valid data found", "Dataset is empty", "num_samples=0"),
-    "box-format": ("are not valid", "BoxMode", "bbox_mode", "Relative mode not yet supported"),
+    "box-format": ("boxes .*are not valid", "BoxMode", "bbox_mode", "Relative mode not yet supported"),
     "degenerate-boxes": ("Box tensor contains infinite or NaN", "invalid boxes"),
 }  # fmt: skip
 
@@ -145,7 +149,8 @@ def data_error(
     """
     words = _DATA_ERRORS[kind]
     text = f"{ending.error or ''}: {ending.message or ''}"
-    found = ending.kind is EndingKind.CRASHED and any(w in text for w in words)
+    of_data = ending.kind is EndingKind.CRASHED and ending.error not in _OF_CODE
+    found = of_data and any(re.search(w, text, re.IGNORECASE) for w in words)
     told = [e for e in events if e.kind == kind]
     extras: dict[str, Scalar] = {
         "message": ending.message if found else told[0].message if told else None,

@@ -31,6 +31,24 @@ def test_a_planned_end_is_none(kind):
     assert ended_badly(Ending(kind)).value == 0
 
 
+@pytest.mark.parametrize(
+    ("message", "refused"),
+    [
+        # fvcore's MultiStepParamScheduler, with MAX_ITER itself among SOLVER.STEPS.
+        (
+            "Milestone must be smaller than total number of updates: num_updates=9, milestone=9",
+            "steps",
+        ),
+        ("Total batch size (6) must be divisible by the number of gpus (4).", "batch"),
+        ("No module named 'shapes'", None),
+        (None, None),
+    ],
+)
+def test_what_the_start_refuses_is_told_by_its_words(message, refused):
+    ending = Ending(EndingKind.CRASHED, error="ValueError", message=message)
+    assert ended_badly(ending).extras["refused"] == refused
+
+
 def test_no_trace_of_an_ending_is_undecided():
     assert ended_badly(Ending()).undecided
 

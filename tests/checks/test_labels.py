@@ -49,6 +49,28 @@ def test_an_error_before_the_first_iteration_clears_no_label():
     assert data_error(replace(early, iteration=12), "empty").undecided is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "error", "message", "value"),
+    [
+        ("class-out-of-range", "IndexError", "Target 80 is out of bounds.", 1),
+        ("class-out-of-range", "RuntimeError", "CUDA error: device-side assert triggered", 1),
+        # A list of the user's own that is too short.
+        ("class-out-of-range", "IndexError", "index 5 is out of bounds for axis 0 with size 5", 0),
+        ("box-format", "AssertionError", "Input boxes to Box2BoxTransform are not valid!", 1),
+        ("box-format", "KeyError", "bbox_mode", 1),
+        # Imports that were forgotten, or are of another version.
+        ("box-format", "NameError", "name 'BoxMode' is not defined", 0),
+        ("box-format", "ImportError", "cannot import name 'BoxMode' from 'detectron2.data'", 0),
+        ("box-format", "ValueError", "the paths given are not valid", 0),
+        ("size-mismatch", "SizeMismatchError", "Mismatched image shape for image 1.jpg", 1),
+        ("size-mismatch", "SizeMismatchError", "Mismatched (W,H) for image 1.jpg", 1),
+    ],
+)
+def test_an_error_is_of_the_data_by_detectron2s_words(kind, error, message, value):
+    ending = Ending(EndingKind.CRASHED, 12, error=error, message=message)
+    assert data_error(ending, kind).value == value
+
+
 def test_a_refused_box_counts_whatever_the_boxes_look_like():
     crash = Ending(EndingKind.CRASHED, error="AssertionError", message="boxes are not valid!")
     measured = box_format(crash, (), 100, 0, "XYWH_ABS")

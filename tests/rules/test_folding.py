@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from d2check.model import Finding, Run, Verdict
+from d2check.model import Config, Ending, EndingKind, Finding, Run, Verdict
 from d2check.rules.expressions import compile_expression
 from d2check.rules.folding import arrange, fold, root_causes
+from d2check.rules.judge import judge
 from d2check.rules.load import load_rules, shipped_rules
 from d2check.rules.model import Explanation
 
@@ -150,3 +151,22 @@ def test_ids_beyond_the_last_class_are_why_no_object_is_foreground():
 def test_no_foreground_is_a_root_where_no_id_is_seen_out_of_range(ids):
     verdicts = {**IDS_FROM_ONE, "labels/class-out-of-range": ids}
     assert of_shipped_rules(verdicts) == ("labels/no-foreground",)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (
+            "Milestone must be smaller than total number of updates: num_updates=300, milestone=300",
+            "config/steps-invalid",
+        ),
+        ("No module named 'pandas'", None),
+    ],
+)
+def test_steps_past_the_end_are_why_a_training_broke_only_where_it_says_so(message, cause):
+    rules = load_rules([shipped_rules()])
+    config = Config("yacs", {"SOLVER.STEPS": (200, 300), "SOLVER.MAX_ITER": 300})
+    ending = Ending(EndingKind.CRASHED, error="ValueError", message=message)
+    findings = judge(rules, Run("test", config=config, ending=ending))
+    crash = next(finding for finding in findings if finding.rule == "ending/crashed")
+    assert crash.explained_by == cause
