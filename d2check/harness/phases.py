@@ -25,17 +25,20 @@ DEFAULT_ITERATIONS = 300
 class PlannedPhase:
     """A stretch of the run; iterations None means to the end, 0 that nothing is trained in it.
 
-    climb: iterations in which a ramp reaches the peak of the rate.
+    climb: iterations in which a ramp reaches the peak of the rate. rate_share: what all rates are
+    multiplied by.
     """
 
     name: str
     iterations: int | None
     climb: int | None = None
+    rate_share: float = 1.0
 
     def to_plain(self) -> dict[str, Any]:
         """As plan.json has it."""
         climb = {} if self.climb is None else {"climb": self.climb}
-        return {"name": self.name, "iterations": self.iterations, **climb}
+        share = {} if self.rate_share == 1 else {"rate_share": self.rate_share}
+        return {"name": self.name, "iterations": self.iterations, **climb, **share}
 
 
 # 100 iterations at the peak: at twice the workable rate a classifier needs 70 of them to forget.

@@ -283,13 +283,13 @@ class IterationProbe:
             # copy, because the scaler changes its own in place at the end of the iteration.
             scale = getattr(self._scaler, "_scale", None)
             self._scale = None if scale is None else scale.clone()
-        if self.course.ramp is not None:
-            self.course.ramp.raise_rates()
-            self._lr_used = self.course.ramp.lr_used
+        if self.course.rates is not None:
+            self.course.rates.set_rates()
+            self._lr_used = self.course.rates.lr_used
 
     def _after_optimizer(self) -> None:
-        if self.course.ramp is not None:
-            self.course.ramp.restore_rates()
+        if self.course.rates is not None:
+            self.course.rates.restore_rates()
 
     def _scalars(self, iteration: int) -> dict[str, float]:
         """The storage's raw values of this very iteration; older ones stay in it for ever."""

@@ -39,16 +39,12 @@ class Course:
         self._at_peak = 0
         self._first_losses: list[float] = []
         self._peak: float | None = None
-        self.ramp: ramp.Ramp | None = None
+        self.rates: ramp.Rates | None = None  # what sets other rates than the scheduler's
+        self.in_ramp = False  # so that a failure is no failure as configured
         self.stood = False  # a phase that trains nothing has just run
         # Set by who knows the batches: measures the worst one, or raises why it cannot.
         self.try_worst_batch: Callable[[], dict[str, Any]] | None = None
         self.no_worst_batch = "the training runs on the CPU"  # why nobody can measure it
-
-    @property
-    def in_ramp(self) -> bool:
-        """Whether the rates are the probe's own, so that a failure is no failure as configured."""
-        return self.ramp is not None
 
     def begin(self, start_iter: int) -> None:
         """The first phase that trains begins, after what needs an untouched model."""
@@ -60,15 +56,17 @@ class Course:
         if self._ramp_is_ahead:
             peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
             self._peak = peaks[ramp.main_group(self._optimizer.param_groups)]
-            self._session.recorder.write({"t": "facts", "facts": {"lr_peak": self._peak}})
+            phase = next(phase for phase in self._moving if phase["name"] == RAMP)
+            peak = self._peak * phase.get("rate_share", 1.0)
+            self._session.recorder.write({"t": "facts", "facts": {"lr_peak": peak}})
 
     def advance(self, iteration: int, scalars: dict[str, float]) -> str | None:
         """An iteration is over and has stored `scalars`. Why the loop shall end, or None."""
         self._done += 1
         self._note_first_loss(scalars.get("total_loss"))
-        if self.ramp is not None:
-            self.ramp.next()
-        elif self._peak is not None:
+        if self.rates is not None:
+            self.rates.next()
+        if self._peak is not None and not self.in_ramp:
             # A trainer without Detectron2's LRScheduler logs no rate, but has one.
             lr = scalars.get("lr", self._rate())
             self._at_peak += lr >= ramp.NEAR_PEAK * self._peak
@@ -107,7 +105,7 @@ class Course:
 
     def finish_as_configured(self) -> None:
         """Try the worst batch, once, ahead of a ramp or of the end of the loop."""
-        if WORST_BATCH not in self._standing or self.ramp is not None:
+        if WORST_BATCH not in self._standing or self.in_ramp:
             return
         self._standing.remove(WORST_BATCH)
         self.stood = True
@@ -135,11 +133,14 @@ class Course:
         phase = self._current = self._moving.pop(0)
         iterations = phase.get("iterations")
         self._ends_after = None if iterations is None else self._done + iterations
-        self.ramp = None
+        share = phase.get("rate_share", 1.0)
+        self.rates, self.in_ramp = None, False
         if phase["name"] == RAMP and self._optimizer is not None:
             peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
             climb = phase.get("climb") or int((iterations or 200) * ramp.CLIMB_SHARE)
-            self.ramp = ramp.Ramp(self._optimizer, peaks, climb)
+            self.rates, self.in_ramp = ramp.Ramp(self._optimizer, peaks, climb, share), True
+        elif share != 1 and self._optimizer is not None:
+            self.rates = ramp.ShareOfRates(self._optimizer, share)
         self._session.recorder.write(
             {"t": "phase", "name": phase["name"], "first_iteration": first_iteration}
         )

@@ -17,27 +17,26 @@ PEAK_SAMPLES = 1000  # points of the schedule that are looked at for its peak
 NEAR_PEAK = 0.9
 
 
-class Ramp:
+class Rates:
     """Sets the rates of an optimizer's groups for the span of one step each."""
 
-    def __init__(self, optimizer: Any, peaks: list[float], climb: int) -> None:
-        """`peaks`: rate per group to end at. `climb`: iterations until there."""
+    def __init__(self, optimizer: Any) -> None:
+        """Nothing is set yet."""
         self._groups = optimizer.param_groups
-        self._starts = [float(group["lr"]) for group in self._groups]
-        self._peaks = peaks
-        self._climb = max(1, climb)
         self._done = 0
         self._kept: list[Any] = []
         self._main = main_group(self._groups)
         self.lr_used: float | None = None
 
-    def raise_rates(self) -> None:
-        """Before the step: the rates of this iteration. Linear, as Detectron2's warm-up is."""
-        share = min((self._done + 1) / self._climb, 1.0)
+    def of_this_step(self) -> list[float]:
+        """The rate of each group in this iteration."""
+        raise NotImplementedError
+
+    def set_rates(self) -> None:
+        """Before the step."""
+        values = self.of_this_step()
         self._kept = [group["lr"] for group in self._groups]
-        for group, start, peak in zip(self._groups, self._starts, self._peaks):
-            value = start + (peak - start) * share
-            kept = group["lr"]
+        for group, kept, value in zip(self._groups, self._kept, values):
             group["lr"] = torch.full_like(kept, value) if isinstance(kept, torch.Tensor) else value
         self.lr_used = float(self._groups[self._main]["lr"])
 
@@ -51,6 +50,35 @@ class Ramp:
         """The iteration is over."""
         self._done += 1
         self.lr_used = None
+
+
+class Ramp(Rates):
+    """Climbs to the peak and stays there."""
+
+    def __init__(self, optimizer: Any, peaks: list[float], climb: int, share: float = 1.0) -> None:
+        """`peaks`: rate per group to end at. `climb`: iterations until there. `share`: of both."""
+        super().__init__(optimizer)
+        self._starts = [share * float(group["lr"]) for group in self._groups]
+        self._peaks = [share * peak for peak in peaks]
+        self._climb = max(1, climb)
+
+    def of_this_step(self) -> list[float]:
+        """Linear, as Detectron2's warm-up is."""
+        climbed = min((self._done + 1) / self._climb, 1.0)
+        return [start + (peak - start) * climbed for start, peak in zip(self._starts, self._peaks)]
+
+
+class ShareOfRates(Rates):
+    """The rates as configured, all times the same number: what the training does at lower ones."""
+
+    def __init__(self, optimizer: Any, share: float) -> None:
+        """`share`: of the scheduler's rates."""
+        super().__init__(optimizer)
+        self._share = share
+
+    def of_this_step(self) -> list[float]:
+        """Whatever the scheduler has set, times the share."""
+        return [self._share * float(group["lr"]) for group in self._groups]
 
 
 def main_group(groups: list[dict[str, Any]]) -> int:

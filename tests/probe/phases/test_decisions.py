@@ -93,6 +93,25 @@ def test_a_run_that_is_ended_within_its_ramp_has_none():
     assert "ramp: the run ended early, as loss/diverges was certain" in recorder.skipped()
 
 
+def test_at_a_share_of_the_rates_every_phase_and_the_peak_are_at_it():
+    phases = [
+        {"name": "as-configured", "iterations": 120, "rate_share": 0.1},
+        {"name": "ramp", "iterations": 80, "climb": 1, "rate_share": 0.1},
+    ]
+    course, recorder = course_of(phases, lr=0.001, initial_lr=0.1)
+    go(course, 1)
+    course.rates.set_rates()
+    assert course.rates.lr_used == pytest.approx(0.0001)
+    course.rates.restore_rates()
+    assert not course.in_ramp
+    for i in range(1, 120):
+        course.advance(i, {"total_loss": 1.0})
+    course.rates.set_rates()
+    assert (course.in_ramp, course.rates.lr_used) == (True, pytest.approx(0.01))
+    peaks = [r["facts"]["lr_peak"] for r in recorder.records if "lr_peak" in r.get("facts", {})]
+    assert peaks == [pytest.approx(0.01)]
+
+
 def test_a_trainer_that_hides_its_optimizer_gets_no_ramp():
     course, recorder = course_of(PHASES)
     course._optimizer = None

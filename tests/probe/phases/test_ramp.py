@@ -19,17 +19,43 @@ def test_rates_climb_straight_to_the_peak_and_stay():
     climb = ramp.Ramp(optimizer, [0.8], climb=4)
     used = []
     for _ in range(6):
-        climb.raise_rates()
+        climb.set_rates()
         used.append(climb.lr_used)
         climb.restore_rates()
         climb.next()
     assert used == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
+def test_a_share_of_the_rates_follows_the_scheduler_step_by_step():
+    optimizer = optimizer_of(0.01, 0.02)
+    lower = ramp.ShareOfRates(optimizer, 0.1)
+    used = []
+    for rate in (0.01, 0.04):
+        optimizer.param_groups[0]["lr"] = rate
+        lower.set_rates()
+        used.append([group["lr"] for group in optimizer.param_groups])
+        lower.restore_rates()
+        lower.next()
+        assert optimizer.param_groups[0]["lr"] == rate
+    assert used == [pytest.approx([0.001, 0.002]), pytest.approx([0.004, 0.002])]
+
+
+def test_a_share_of_a_ramp_begins_and_ends_at_that_share():
+    optimizer = optimizer_of(0.2)
+    climb = ramp.Ramp(optimizer, [1.0], climb=2, share=0.1)
+    used = []
+    for _ in range(3):
+        climb.set_rates()
+        used.append(climb.lr_used)
+        climb.restore_rates()
+        climb.next()
+    assert used == pytest.approx([0.06, 0.1, 0.1])
+
+
 def test_the_schedulers_rates_are_untouched_after_each_step():
     optimizer = optimizer_of(0.001, 0.002)
     climb = ramp.Ramp(optimizer, [1.0, 2.0], climb=1)
-    climb.raise_rates()
+    climb.set_rates()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.0, 2.0])
     climb.restore_rates()
     assert [group["lr"] for group in optimizer.param_groups] == [0.001, 0.002]
@@ -39,7 +65,7 @@ def test_a_rate_that_is_a_tensor_stays_one():
     optimizer = optimizer_of(0.0)
     kept = optimizer.param_groups[0]["lr"] = torch.tensor(0.25)
     climb = ramp.Ramp(optimizer, [1.0], climb=1)
-    climb.raise_rates()
+    climb.set_rates()
     assert torch.equal(optimizer.param_groups[0]["lr"], torch.tensor(1.0))
     assert kept == 0.25
     climb.restore_rates()
