@@ -47,6 +47,7 @@ def run(
     select: str = "",
     strict: bool = False,
     early_end: bool = True,
+    verify: bool = False,
     on_record: OnRecord = _nobody,
     on_line: OnLine = _nobody,
 ) -> Report:
@@ -54,7 +55,8 @@ def run(
 
     overrides: a mapping of keys to values, or KEY, VALUE, KEY, VALUE ... as on the command line,
     whose options the other parameters are. rules: a folder with further rule files, or several.
-    select: as `-k`. early_end: end as soon as a failure of the loss is certain. on_record is given each record of rank 0 as it comes, on_line each line
+    select: as `-k`. early_end: end as soon as a failure of the loss is certain. verify: try the
+    proposed changes too. on_record is given each record of rank 0 as it comes, on_line each line
     that the training prints, secrets masked.
 
     Raises d2check.errors.UsageError for what cannot be started; a training that fails is no
@@ -76,7 +78,7 @@ def run(
         configured_for=given.number("configured_for", configured_for),
         phases=given.names("phases", phases),
     )
-    plan = replace(plan, early_end=early_end)
+    plan = replace(plan, early_end=early_end, verify=verify)
     return _run(plan, _choice(rules, project, select), strict, on_record, on_line)
 
 

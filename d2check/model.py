@@ -258,6 +258,9 @@ FACTS: Mapping[str, str] = {
     "batch_not_finite": "images and boxes of the batch that became NaN which held NaN or infinity",
     "batch_not_finite_named": "which of them, the first ones",
     "first_loss": "median total loss of the first five iterations",
+    "control_lr": "peak rate of the same training at lower rates, tried where little was learned",
+    "control_learned": "share of the foreground that it learned to recognise, at its best",
+    "control_recognised": "share of the foreground that it recognised at its end",
     "ramp_confirmed": "whether a slower ramp with another seed has failed as the first one did",
     "end_unexplained": "whether rows stop early or without a known goal, and no log tells why",
     "amp": "automatic mixed precision is on",
@@ -314,7 +317,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a rerun with the fix showed. outcome is proven, refuted or undecided."""
+    """What trainings with the fix, and once more without it (control), have shown, in words."""
 
     outcome: Literal["proven", "refuted", "undecided"]
     before: str
@@ -329,6 +332,17 @@ class Override:
     key: str
     current: Any
     proposed: Any
+
+    def text(self) -> str:
+        """The proposed value as an override has it, not quoted for a shell."""
+        value = self.proposed
+        if isinstance(value, float):
+            text = f"{value:.6g}"
+            # yacs refuses an int where the default is a float: 1.0 must not become 1.
+            return text if any(mark in text for mark in ".en") else text + ".0"
+        if isinstance(value, (list, tuple)):
+            return "(" + ", ".join(map(str, value)) + ("," if len(value) == 1 else "") + ")"
+        return str(value)
 
 
 @dataclass(frozen=True)
@@ -347,7 +361,7 @@ class Fix:
 
     def as_command_line(self) -> str:
         """The overrides as `KEY VALUE KEY VALUE`, as Detectron2's train scripts take them."""
-        return " ".join(f"{o.key} {_override_text(o.proposed)}" for o in self.overrides)
+        return " ".join(f"{o.key} {_quoted(o.text())}" for o in self.overrides)
 
 
 @dataclass(frozen=True)
@@ -437,16 +451,9 @@ class Report:
 # --------------------------------------------------------------------------- to plain data
 
 
-def _override_text(value: Any) -> str:
-    if isinstance(value, float):
-        text = f"{value:.6g}"
-        # yacs refuses an int where the default is a float: 1.0 must not become 1.
-        return text if any(mark in text for mark in ".en") else text + ".0"
-    if isinstance(value, (list, tuple)):
-        return '"(' + ", ".join(str(v) for v in value) + ("," if len(value) == 1 else "") + ')"'
-    if value == "":
-        return '""'
-    return str(value)
+def _quoted(word: str) -> str:
+    """For a shell, where it would take the word apart."""
+    return f'"{word}"' if not word or word.startswith("(") else word
 
 
 def to_plain(value: Any) -> Any:

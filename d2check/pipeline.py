@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2check import __version__, sources
-from d2check.fleet import RuleChoice, judge_all, judge_run, judge_text
+from d2check.fleet import RuleChoice, choose, judge_all, judge_run, judge_text
 from d2check.misuse import refuse_misuse, shown
 from d2check.model import (
     EndingKind,
@@ -23,6 +24,7 @@ from d2check.model import (
 )
 from d2check.probe.wire import ENDING, RECORDS
 from d2check.rules.model import Rule
+from d2check.sources.run_folder import WITH_FIX
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnLine = Callable[[str], None]
+OnTraining = Callable[[str, "Plan"], None]
 OnJudged = Callable[[RunReport | Unreadable], None]
 
 _PASTED = "standard input"
@@ -61,8 +64,12 @@ def run(
     *,
     on_record: OnRecord = lambda record: None,
     on_line: OnLine = lambda line: None,
+    on_training: OnTraining = lambda words, plan: None,
 ) -> Report:
     """Train as planned, or until a failure of the loss is certain, then judge what was recorded.
+
+    on_training: told before each further training (a ramp that is confirmed, a change that is
+    tried) what it is for, and its plan.
 
     Raises UsageError where the training never began because of how it was asked for: an unknown
     config key, a data set that nobody registered. Any other ending is a finding.
@@ -90,15 +97,25 @@ def run(
     ending = launch(plan, watch, hear, enough=looks.enough)
     refuse_misuse(ending, ends[-1] if ends else {}, plan)
     judged = _judged(rules, plan)
-    if ending.kind is not EndingKind.INTERRUPTED and verify.wants_confirmation(plan, judged):
-        verify.confirm_ramp(plan, rules, on_line=on_line)
+    interrupted = ending.kind is EndingKind.INTERRUPTED
+    told: tuple[str, ...] = ()
+    if not interrupted and verify.wants_confirmation(plan, judged):
+        verify.confirm_ramp(
+            plan, rules, on_training=on_training, on_record=on_record, on_line=on_line
+        )
         judged = _judged(rules, plan)
+    if plan.verify and not interrupted:
+        (first,) = judged
+        verified = verify.prove(
+            plan, rules, first, on_training=on_training, on_record=on_record, on_line=on_line
+        )
+        judged, told, interrupted = [verified.judged], verified.notes, verified.interrupted
     return _report(
         judged,
         (),
-        replace(terms, notes=(*terms.notes, *_left_out(plan), *missing)),
+        replace(terms, notes=(*terms.notes, *_left_out(plan), *told, *missing)),
         seconds=time.monotonic() - started,
-        interrupted=ending.kind is EndingKind.INTERRUPTED,
+        interrupted=interrupted,
         neutralised=_neutralised(judged),
         replay=f"d2check audit {shown(plan.folder)}",
     )
@@ -148,7 +165,7 @@ def audit(
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue
-            judged.append(item)
+            judged.append(_with_known_proofs(item, choice))
             if terms.stop_at_first and _first_gate(judged[-1].findings, terms) is not None:
                 break
     except KeyboardInterrupt:
@@ -160,6 +177,15 @@ def audit(
         seconds=time.monotonic() - started,
         interrupted=interrupted,
     )
+
+
+def _with_known_proofs(judged: RunReport, choice: RuleChoice) -> RunReport:
+    """What an earlier check tried, where its trainings lie in the run folder."""
+    if not os.path.isdir(os.path.join(judged.run.source, WITH_FIX)):
+        return judged
+    from d2check import verify
+
+    return verify.known_proofs(judged, choose(choice).rules)
 
 
 def _not_followed(links: Sequence[Path]) -> tuple[str, ...]:

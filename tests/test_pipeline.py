@@ -157,6 +157,7 @@ class Plan:
     phases = ()
     early_end = True
     confirm = False
+    verify = False
 
     def __init__(self, folder, **entry):
         self.folder = folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,13 +26,46 @@ def check(plan: Plan, chosen: Chosen, choices: ReportChoices, *, title: str) -> 
     from d2check.probe import wire
 
     terms = pipeline.Terms(choices.strict, choices.stop_at_first, command_line(), chosen.notes)
-    progress = _progress(plan, choices, title)
-    on_line = progress.line if choices.verbosity >= _WITH_OUTPUT else lambda line: None
-    try:
-        report = pipeline.run(plan, chosen.rules, terms, on_record=progress.record, on_line=on_line)
-    finally:
-        progress.close()
+    with _Screen(choices) as screen:
+        screen.begin(title, plan)
+        report = pipeline.run(
+            plan,
+            chosen.rules,
+            terms,
+            on_record=screen.record,
+            on_line=screen.line,
+            on_training=screen.begin,
+        )
     return deliver(report, choices, also_json=plan.folder / wire.REPORT)
+
+
+class _Screen:
+    """The progress of one training after the other: a check may have several."""
+
+    def __init__(self, choices: ReportChoices) -> None:
+        """Nothing is shown yet."""
+        self._choices = choices
+        self._now: Progress = NoProgress()
+
+    def __enter__(self) -> _Screen:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._now.close()
+
+    def begin(self, title: str, plan: Plan) -> None:
+        """Leave the screen to another training."""
+        self._now.close()
+        self._now = _progress(plan, self._choices, title)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """One record of the probe."""
+        self._now.record(record)
+
+    def line(self, text: str) -> None:
+        """One line of the training's own output, where that is asked for."""
+        if self._choices.verbosity >= _WITH_OUTPUT:
+            self._now.line(text)
 
 
 def _progress(plan: Plan, choices: ReportChoices, title: str) -> Progress:

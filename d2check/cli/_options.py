@@ -111,6 +111,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             " (the default).",
         ),
         click.option(
+            "--verify/--no-verify",
+            default=False,
+            help="Train again with the changes that failing rules propose, and without them once"
+            " more, to see whether they repair.",
+        ),
+        click.option(
             "--early-end/--no-early-end",
             default=True,
             help="End as soon as a failure of the loss is certain (the default).",

@@ -46,6 +46,7 @@ def command(
     budget: str | None,
     phases: tuple[str, ...] | None,
     confirm: bool,
+    verify: bool,
     early_end: bool,
     interpreter: str | None,
     seed: int | None,
@@ -81,7 +82,12 @@ def command(
         device=device,
     )
     title = "the demo" if sick is None else f"the demo with its {sick} made sick"
-    return check(replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=title)
+    return check(
+        replace(plan, confirm=confirm, verify=verify, early_end=early_end),
+        chosen,
+        choices,
+        title=title,
+    )
 
 
 def _refuse_foreign(folder: Path) -> None:

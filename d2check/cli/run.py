@@ -23,6 +23,7 @@ d2check run config.yaml SOLVER.BASE_LR 0.0025 SOLVER.IMS_PER_BATCH 2
 d2check run config.yaml --python ~/train-env/bin/python --junitxml d2check.xml
 d2check run -- python train_net.py --config-file x.yaml --num-gpus 2
 d2check run config.yaml --as-configured-for 8
+d2check run config.yaml --verify
 """
 
 
@@ -95,6 +96,7 @@ def command(
     budget: str | None,
     phases: tuple[str, ...] | None,
     confirm: bool,
+    verify: bool,
     early_end: bool,
     num_gpus: int,
     configured_for: int | None,
@@ -143,7 +145,10 @@ def command(
             configured_for=configured_for,
         )
         return check(
-            replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=str(config)
+            replace(plan, confirm=confirm, verify=verify, early_end=early_end),
+            chosen,
+            choices,
+            title=str(config),
         )
     if words is None:
         raise click.MissingParameter(
@@ -154,7 +159,10 @@ def command(
         words, iterations=iterations, budget_s=budget_s, phases=phases, output=output
     )
     return check(
-        replace(plan, confirm=confirm, early_end=early_end), chosen, choices, title=_title(words)
+        replace(plan, confirm=confirm, verify=verify, early_end=early_end),
+        chosen,
+        choices,
+        title=_title(words),
     )
 
 
@@ -176,6 +184,7 @@ def _refuse_options_of_configs() -> None:
 
 _ITS_OWN = "is for configs; give your script its own option, after --"
 _OF_CONFIGS = {
+    "verify": "is for configs; make the change in your script and check again",
     "setup": "is for configs; your own script registers its data sets itself",
     "trainer": "is for configs; your own script chooses its trainer",
     "interpreter": "is for configs; name the interpreter itself, after --",

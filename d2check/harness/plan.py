@@ -47,7 +47,8 @@ class Plan:
     with environment added to the user's own. iterations, budget_s (seconds of training): whichever
     is reached first ends the run; None is no limit. entry: what the probe shall run, as
     docs/run-folder.md says. confirm: whether a ramp that fails is run again before it may FAIL.
-    early_end: whether a failure of the loss that is certain ends the run.
+    verify: whether the proposed changes are tried. early_end: whether a failure of the loss that is
+    certain ends the run.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Plan:
     grad_norm_every: int = GRAD_NORM_EVERY
     neutralise: bool = True
     confirm: bool = True
+    verify: bool = False
     early_end: bool = True
 
     def to_plain(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from d2check.model import Proof
+
 # CSI, OSC and the other escape sequences of ECMA-48, so that "\x1b[31m" goes as a whole.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -46,6 +48,11 @@ def shortened(text: str, width: int) -> str:
     cut = text[: width - 1]
     head, space, _ = cut.rpartition(" ")
     return (head if space and len(head) >= 0.6 * len(cut) else cut).rstrip(" ,;:") + "…"
+
+
+def proof_words(proof: Proof) -> str:
+    """`proven: with the change ...; without it ...`."""
+    return f"{proof.outcome}: " + "; ".join(filter(None, (proof.after, proof.control)))
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from d2check.model import Finding, Report, RunReport, Verdict
-from d2check.report._text import clean, clean_block
+from d2check.report._text import clean, clean_block, proof_words
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite
@@ -90,6 +90,8 @@ def _lines(finding: Finding, judged: RunReport) -> Iterable[str]:
     for fix in finding.fixes:
         repair = "; ".join(part for part in (fix.as_command_line(), fix.action) if part)
         yield f"fix: {clean(repair)} ({clean(fix.because)})"
+        if fix.proof:
+            yield clean(proof_words(fix.proof))
 
 
 def _unreadable(report: Report) -> TestSuite:

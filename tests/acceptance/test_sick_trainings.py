@@ -54,15 +54,20 @@ def test_an_image_that_is_no_number_is_named_and_no_rate_is_blamed(
     assert said.proposed("loss/non-finite") == {}
 
 
-def test_a_rate_100_times_too_high_fails_and_a_lower_one_is_proposed(
+def test_a_rate_100_times_too_high_fails_and_a_lower_one_is_proposed_and_proven(
     d2check: Callable[..., Said], tmp_path: Path
 ) -> None:
-    said = d2check(*run_arguments(tmp_path, "lr"))
+    said = d2check(*run_arguments(tmp_path, "lr"), "--verify")
     assert said.status == 1
     assert {"loss/diverges", "loss/non-finite"} & set(said.verdicts("FAIL"))
     assert said.report["runs"][0]["root_causes"] == ["schedule/lr-unscaled"]
     assert said.proposed("schedule/lr-unscaled") == {"SOLVER.BASE_LR": pytest.approx(0.005)}
     assert "SOLVER.BASE_LR 0.005" in said.text
+    (proof,) = [fix["proof"] for fix in said.finding("schedule/lr-unscaled")["fixes"]]
+    assert proof["outcome"] == "proven"
+    assert "loss/diverges" in proof["after"]
+    again = d2check("audit", "out")
+    assert again.finding("schedule/lr-unscaled")["fixes"][0]["proof"] == proof
 
 
 def test_a_slow_loader_fails_and_the_proposed_workers_mend_it(

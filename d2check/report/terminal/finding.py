@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from d2check.model import Finding, Fix, Run, Verdict
-from d2check.report._text import clean, clean_block
+from d2check.report._text import clean, clean_block, proof_words
 from d2check.report.terminal.page import LABEL, VERDICT_STYLES, Page
 
 _RISKS = {"safe": "safe", "try": "worth a try", "costly": "costs time or memory"}
@@ -89,8 +89,7 @@ def _fix(page: Page, fix: Fix, label: str) -> None:
     because = f"{clean(fix.because)} ({_RISKS[fix.risk]})"
     page.field("", f"{because}; now {now}" if now else because)
     if fix.proof:
-        proof = f"{fix.proof.outcome}: before {fix.proof.before}, after {fix.proof.after}"
-        page.field("proof", clean(proof))
+        page.field("proof", clean(proof_words(fix.proof)))
 
 
 def _symptoms(page: Page, run: Run, symptoms: Sequence[Finding], verbosity: int) -> None:

@@ -17,6 +17,8 @@ from d2check.sources.run_folder.endings import ending_of, json_object
 from d2check.sources.run_folder.records import EXPECTED, Records, read_records, series_of, take
 
 FIRST_FILES = (wire.PLAN, wire.RECORDS)
+# Run folders inside a run folder: trained with the proposed changes, and again without them.
+WITH_FIX, CONTROL = "with-fix", "control"
 ENDED_EARLY = "ended-early"
 _OF_EACH_RANK = re.compile(r"(_s|_mib)$|^given_image_\d+$")
 _LOSS = re.compile(r"(^|[_/])loss|loss($|[_/])", re.IGNORECASE)

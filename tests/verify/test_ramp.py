@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from d2check import sources, verify
+from d2check import sources
 from d2check.harness.phases import QUICK_RAMP, PlannedPhase
 from d2check.harness.plan import Plan
 from d2check.model import Ending, EndingKind, Verdict
 from d2check.probe import wire
 from d2check.rules.judge import judge_rule
 from d2check.rules.load import load_rules
+from d2check.verify import ramp as verify
 
 RULE = "loss/ruined-at-peak-lr"
 AS_CONFIGURED = 30

@@ -1,4 +1,4 @@
-"""Trains again to see whether what was found holds."""
+"""A ramp that fails is trained again, slower and with another seed."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def confirm_ramp(
     plan: Plan,
     rules: Sequence[Rule],
     *,
+    on_training: Callable[[str, Plan], None] = lambda words, plan: None,
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> bool | None:
@@ -47,6 +48,7 @@ def confirm_ramp(
     a rate below the peak, says the same. A user's own command keeps its own seed.
     """
     second = slower(plan)
+    on_training("the ramp once more, slower and with another seed", second)
     second.folder.mkdir()
     launch(second, on_record, on_line)
     on_ramp = [rule for rule in rules if rule.phase == RAMP]
