@@ -72,6 +72,7 @@ def discover(
     own = frozenset(run_folder.FIRST_FILES)
     marks = _discover.Marks(
         is_output=_is_output,
+        is_part=folder.is_of_output_above,
         stands_alone=lambda path, in_output: folder.stands_alone(path, in_output=in_output),
         may_tell=folder.may_tell,
         opaque=own,

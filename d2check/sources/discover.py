@@ -19,12 +19,14 @@ _EXPECTED = "an output folder, a run folder, a metrics.json, a log.txt, or folde
 class Marks:
     """How outputs are recognised.
 
-    is_output: whether a folder is one. stands_alone: whether a file is one, told if it lies in an
-    output folder. Both may raise OSError. may_tell: whether a file of this name may be of an
-    output. opaque: names of files whose folder is an output that holds nothing but itself.
+    is_output: whether a folder is one. is_part: whether such a folder is only a part of the output
+    that it lies in. stands_alone: whether a file is one, told if it lies in an output folder. All
+    three may raise OSError. may_tell: whether a file of this name may be of an output. opaque:
+    names of files whose folder is an output that holds nothing but itself.
     """
 
     is_output: Callable[[Path], bool]
+    is_part: Callable[[Path], bool]
     stands_alone: Callable[[Path, bool], bool]
     may_tell: Callable[[str], bool]
     opaque: frozenset[str]
@@ -103,6 +105,8 @@ def _in_folder(
         output = (marks.opaque.isdisjoint(names) or not marks.opaque.isdisjoint(own)) and (
             marks.is_output(here)
         )
+        if output and marks.is_part(here) and here.resolve() != root:
+            return
     except OSError as problem:
         yield _refused(here, problem)
         return

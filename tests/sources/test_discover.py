@@ -46,7 +46,8 @@ def test_results_of_an_evaluation_are_no_output(tmp_path):
 
 
 def test_rows_under_another_name_are_found(tmp_path):
-    make(tmp_path, "out/metrics.json", "out/metrics_old.json", "rows.jsonl")
+    make(tmp_path, "out/metrics.json", "rows.jsonl")
+    make(tmp_path, "out/metrics_old.json", content=ROW.replace("1.0", "1.5"))
     assert found(tmp_path, root=tmp_path) == ["rows.jsonl", "out", "out/metrics_old.json"]
 
 

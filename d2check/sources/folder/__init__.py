@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from d2check.errors import InputError, refused
 from d2check.model import Event, Run
 from d2check.sources._foreign import archive, instead_of_rows
-from d2check.sources.folder import files
+from d2check.sources.folder import beside, files
+from d2check.sources.folder.beside import is_of_output_above
 from d2check.sources.folder.clocks import with_clocks
 from d2check.sources.folder.configs import config_in
 from d2check.sources.folder.contents import EXPECTED, contents_of
-from d2check.sources.folder.files import LOGS, METRICS, is_output_folder, may_tell, stands_alone
+from d2check.sources.folder.files import LOGS, METRICS, is_output_folder, may_tell
 from d2check.sources.folder.fusing import fused
 from d2check.sources.folder.pairing import pair
 from d2check.sources.metrics_json import MetricsFile, read_metrics_stream
@@ -30,6 +31,7 @@ __all__ = [
     "LOGS",
     "METRICS",
     "captures_in",
+    "is_of_output_above",
     "is_output_folder",
     "may_tell",
     "read_file",
@@ -150,6 +152,16 @@ def _of_ranks_alone(path: Path, ranks: Sequence[RankLog]) -> tuple[Run, ...]:
     return fused(
         pair((), (bad.log,)), source, None, no_config=_NO_CONFIG_IN_TEXT, other_ranks=others
     )
+
+
+def stands_alone(path: Path, *, in_output: bool) -> bool:
+    """Whether a file is an output by itself: rows under another name, or a log outside of one.
+
+    in_output: it lies in an output folder, whose other logs are read with it, and copies of its
+    rows too. Raises OSError for a file that its name makes a candidate and that cannot be opened.
+    """
+    alone = files.stands_alone(path, in_output=in_output)
+    return alone and not (in_output and files.named_like_rows(path.name) and beside.is_copy(path))
 
 
 def captures_in(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from d2check.errors import InputError, refused
 from d2check.model import Event
 from d2check.sources._foreign import instead_of_rows
 from d2check.sources._links import not_followed
-from d2check.sources.folder import files
+from d2check.sources.folder import beside, files
 from d2check.sources.metrics_json import MetricsFile, read_metrics_json
 
 # The readers of logs and of event files take longer to load than rows to be read, so each is
@@ -56,13 +56,23 @@ def contents_of(folder: Path) -> Contents:
     names = files.names_in(folder)
     links = list(files.links_out(folder, names))
     found.problems += [not_followed(path, EXPECTED) for path in links]
-    for path in files.named(folder, names, files.METRICS):
+    copies = beside.copies_of_rows(folder, names)
+    for path in _longest_first(files.named(folder, names, files.METRICS), copies):
         if found.metrics is None and path not in links:
             found.metrics = _tried(read_metrics_json, path, found)
             found.sources += [path] if found.metrics else []
+    for path in copies:
+        text = f"{path.name} holds the same rows as {files.METRICS[0]}, as far as both go"
+        found.unread.append(Event("fused", text, read_from=path.name))
     _add_logs(folder, names, links, found)
     _add_events(folder, names, found)
     return found
+
+
+def _longest_first(metrics: Sequence[Path], copies: Sequence[Path]) -> list[Path]:
+    """The files of rows in the order in which they are tried: a copy first that goes further."""
+    longer = [c for c in copies if c.stat().st_size > metrics[0].stat().st_size] if metrics else []
+    return [*sorted(longer, key=lambda path: -path.stat().st_size), *metrics]
 
 
 def _tried(read: Callable[[Path], _T], path: Path, found: Contents) -> _T | None:
@@ -120,7 +130,7 @@ def _is_log(path: Path) -> bool:
 
 
 def _add_events(folder: Path, names: Sequence[str], found: Contents) -> None:
-    paths = files.event_files(folder, names)
+    paths = [*files.event_files(folder, names), *beside.events_below(folder, names)]
     size = sum(path.stat().st_size for path in paths)
     if found.metrics is not None and found.logs and size > _SMALL_BYTES and not _has_gaps(found):
         text = (

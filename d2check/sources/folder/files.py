@@ -27,7 +27,7 @@ _ITERATION = re.compile(rb'"iteration"\s*:\s*\d')
 _SCHEDULER = (b"slurmstepd: error:", b"srun: error:")
 _IN_TRAINING = (*_SCHEDULER, b"train_loop.py", b"in run_step", b"in train_loop")
 _MOST_CAPTURES, _MOST_NAMED = 16, 64  # more logs, or files named so, are not of one training
-_SNIFF_BYTES = 256 * 1024
+SNIFF_BYTES = 256 * 1024
 _ROW_BYTES = 4096  # in which the first row names its iteration, of up to a hundred keys
 
 
@@ -38,9 +38,9 @@ def is_output_folder(path: Path) -> bool:
     folder that cannot be looked into.
     """
     # Most folders have one of the four: a whole listing is for those that do not.
-    if any(_is_own_file(path / name) for name in LOGS):
+    if any(is_own_file(path / name) for name in LOGS):
         return True
-    if any(_is_own_file(path / name) and not _is_other_json(path / name) for name in METRICS):
+    if any(is_own_file(path / name) and not _is_other_json(path / name) for name in METRICS):
         return True
     names = names_in(path)
     if event_files(path, names) or rank_logs(path, names):
@@ -58,7 +58,7 @@ def stands_alone(path: Path, *, in_output: bool) -> bool:
     """
     if path.name in (*METRICS, *LOGS) and in_output:
         return False
-    if path.name.lower().endswith(_MAYBE_ROWS):
+    if named_like_rows(path.name):
         return looks_like_rows(beginning_of(path))
     return not in_output and _named_like_a_log(path.name) and looks_like_log(beginning_of(path))
 
@@ -67,7 +67,7 @@ def may_tell(name: str) -> bool:
     """Whether a file of this name may be, or be part of, an output."""
     return (
         name.startswith((_EVENT_NAME, _OTHER_RANKS))
-        or name.lower().endswith(_MAYBE_ROWS)
+        or named_like_rows(name)
         or _named_like_a_log(name)
     )
 
@@ -85,12 +85,12 @@ def named(folder: Path, names: Sequence[str], wanted: Sequence[str]) -> list[Pat
 def event_files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The event files, oldest first."""
     found = [folder / name for name in names if name.startswith(_EVENT_NAME)]
-    return [path for path in found if _is_own_file(path)]
+    return [path for path in found if is_own_file(path)]
 
 
 def captures_in(folder: Path, names: Sequence[str]) -> list[Path]:
     """Logs under names of their own that can be opened."""
-    return [path for path in other_logs(folder, names) if _is_own_file(path) and _is_log(path)]
+    return [path for path in other_logs(folder, names) if is_own_file(path) and _is_log(path)]
 
 
 def _is_log(path: Path) -> bool:
@@ -103,7 +103,7 @@ def _is_log(path: Path) -> bool:
 def rank_logs(folder: Path, names: Sequence[str]) -> list[Path]:
     """The logs of ranks above 0."""
     found = [folder / name for name in names if name.startswith(_OTHER_RANKS)]
-    return [path for path in found if _is_own_file(path)]
+    return [path for path in found if is_own_file(path)]
 
 
 def other_logs(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -140,18 +140,18 @@ def beginning_of(path: Path) -> bytes:
 
 def opened(path: Path) -> BufferedReader:
     """The file, of which `beginning` can see enough to tell what it is. Raises OSError."""
-    return BufferedReader(FileIO(path), _SNIFF_BYTES)
+    return BufferedReader(FileIO(path), SNIFF_BYTES)
 
 
 def beginning(stream: BufferedReader) -> bytes:
     """The first bytes, unpacked, without moving the stream: a pipe cannot go back."""
-    start = stream.peek(_SNIFF_BYTES)
+    start = stream.peek(SNIFF_BYTES)
     if start.startswith(UTF_16):
         return start[: len(start) & ~1].decode("utf-16", "replace").encode("utf-8", "replace")
     if not start.startswith(MAGIC):
         return start
     try:
-        return zlib.decompressobj(wbits=31).decompress(start, _SNIFF_BYTES)
+        return zlib.decompressobj(wbits=31).decompress(start, SNIFF_BYTES)
     except zlib.error:
         return b""
 
@@ -163,7 +163,7 @@ def looks_like_events(start: bytes) -> bool:
     before its content.
     """
     at = start.find(_EVENT_FILE, 0, _EVENT_FILE_WITHIN)
-    return 12 <= at < 12 + int.from_bytes(start[:8], "little") < _SNIFF_BYTES
+    return 12 <= at < 12 + int.from_bytes(start[:8], "little") < SNIFF_BYTES
 
 
 def looks_like_log(start: bytes) -> bool:
@@ -214,11 +214,16 @@ def _is_other_json(path: Path) -> bool:
     return whole and start.startswith((b"{", b"[")) and b'"iteration"' not in start
 
 
-def _is_own_file(path: Path) -> bool:
+def is_own_file(path: Path) -> bool:
     """Whether a file is there that is no link out of its folder."""
     if not path.is_file():
         return False
     return not os.path.islink(path) or not leads_out(path, path.parent.resolve())
+
+
+def named_like_rows(name: str) -> bool:
+    """Whether a file of this name may hold rows."""
+    return name.lower().endswith(_MAYBE_ROWS)
 
 
 def _named_like_a_log(name: str) -> bool:
