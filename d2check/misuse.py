@@ -73,16 +73,17 @@ def _unknown_key(key: str, plan: Plan, log: str) -> InputError:
 def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageError:
     import difflib
 
+    from d2check.report._text import listed
+
     wanted = re.search(r"'([^']+)'", ending.message or "")
     own = [str(name) for name in registered]
     near = difflib.get_close_matches(wanted[1], own, n=3, cutoff=0.7) if wanted else []
     own = [*near, *(name for name in own if name not in near)]
-    shown = ", ".join(own[:12]) + (f" and {len(own) - 12} more" if len(own) > 12 else "")
     words = (ending.message or "a data set is not registered").partition("Available")[0].strip()
     return InputError(
         "data set",
         words.rstrip(". ;:!"),
-        f"one of those registered: {shown or 'none is'}",
+        f"one of those registered: {listed(own, 12) or 'none is'}",
         "Name the file that registers it with --setup FILE: it runs before the training, for"
         ' example with register_coco_instances("my_train", {}, "annotations.json", "images/").'
         f" {log}",
