@@ -30,7 +30,7 @@ _RESERVED = re.compile(rf"{_SIZE} reserved in total by PyTorch")
 # Context, kernels and libraries of one process beside PyTorch's own blocks: less than this.
 BESIDE_TORCH_MIB = 2048.0
 
-# What the start of a training refuses: fvcore's MultiStepParamScheduler and Detectron2's own scheduler
+# What the start of a training refuses: fvcore's MultiStepParamScheduler, Detectron2's scheduler
 # before v0.5, and detectron2/data/build.py.
 _REFUSED = (
     ("steps", re.compile(r"\bmile?stones?\b|Total num_updates must be greater", re.IGNORECASE)),

@@ -133,7 +133,8 @@ _DATA_ERRORS: Mapping[str, tuple[str, ...]] = {
                            "class index", r"\btarget -?\d+ is out of bounds"),
     "size-mismatch": ("SizeMismatchError", "Mismatched image shape", r"Mismatched \(W,H\)"),
     "empty": ("No valid data found", "Dataset is empty", "num_samples=0"),
-    "box-format": ("boxes .*are not valid", "BoxMode", "bbox_mode", "Relative mode not yet supported"),
+    "box-format": ("boxes .*are not valid", "BoxMode", "bbox_mode",
+                   "Relative mode not yet supported"),
     "degenerate-boxes": ("Box tensor contains infinite or NaN", "invalid boxes"),
 }  # fmt: skip
 
@@ -160,7 +161,7 @@ def data_error(
     if not told and ending.kind in (EndingKind.UNKNOWN, EndingKind.TRUNCATED):
         undecided = NO_ENDING[ending.kind]
     elif not (found or told) and ending.kind in _BROKEN:
-        if ending.iteration is None and last_iteration is None:
+        if not ending.iteration and last_iteration is None:
             undecided = "the training ended before its first iteration"
     return Measurement(float(found or bool(told)), "yes/no", None, extras, undecided)
 

@@ -142,9 +142,9 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
         for frame in end.get("traceback") or ()
         if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
     )
-    kind, images = crash_kind(error, message), _images_of(end)
-    if images:
-        message = f"{message.rstrip('.')}; {images}" if message else images
+    kind = crash_kind(error, message)
+    for more in filter(None, (_images_of(end), _weights_of(end, message))):
+        message = f"{message.rstrip('.')}; {more}" if message else more
     return _ending(seen, kind, error, message, frames)
 
 
@@ -156,6 +156,14 @@ def _images_of(end: Mapping[str, Any]) -> str | None:
     names = [PurePath(str(file)).name for file in files]
     more = f" and {len(names) - IMAGES} more" if len(names) > IMAGES else ""
     return f"the batch was of {', '.join(names[:IMAGES])}{more}"
+
+
+def _weights_of(end: Mapping[str, Any], message: str | None) -> str | None:
+    """Which checkpoint was being loaded, where the error does not say so: a failed download."""
+    weights = _text(end.get("weights"))
+    if not weights or weights in (message or ""):
+        return None
+    return f"it came from loading the weights {weights}"
 
 
 def _crash_of_stderr(seen: Evidence) -> Ending:

@@ -26,6 +26,14 @@ _LIBRARY_FOLDERS = tuple(
 )
 _PROBE_FOLDER = os.path.dirname(os.path.realpath(__file__)) + os.sep
 # yacs: "Non-existent config key: A.B" (files) and "Non-existent key: A.B" (command line).
+# torch.utils.data reraises a worker's exception with its traceback as the message.
+_OF_WORKER = re.compile(
+    r"Caught \w+ in (DataLoader worker process \d+|pin memory thread[^.\n]*)\.\n"
+    r"Original (Traceback .*)",
+    re.DOTALL,
+)
+_TRACEBACK = "Traceback (most recent call last):"
+_FRAME_LINE = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
 _UNKNOWN_KEY = re.compile(r"Non-existent (?:config )?key: ([\w.]+)")
 
 
@@ -34,10 +42,13 @@ def describe(error: BaseException) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, KeyError) and len(error.args) == 1:
         message = str(error.args[0])  # str() of a KeyError is the repr of its words
+    stack = frames(error)
+    if isinstance(error, Exception):
+        message, stack = _as_the_worker_told_it(message) or (message, stack)
     record: dict[str, Any] = {
         "error": type(error).__name__,
         "message": redact_text(message[:MESSAGE_LIMIT]),
-        "traceback": frames(error),
+        "traceback": stack,
     }
     unknown = _UNKNOWN_KEY.search(message)
     if unknown:
@@ -59,20 +70,47 @@ def frames(error: BaseException) -> list[list[Any]]:
         (frame.f_code.co_filename, line, frame.f_code.co_name)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
+    listed = _worth_reading(stack)
+    if isinstance(error, SyntaxError) and error.filename:
+        # The mistake itself is in no frame: the file was never run.
+        listed.append([error.filename, error.lineno or 0, "<module>", (error.text or "").strip()])
+    return listed
+
+
+def _worth_reading(stack: list[tuple[str, int, str]]) -> list[list[Any]]:
     stack = [entry for entry in stack if not _is_machinery(entry[0])]
     kept = [
         entry
         for position, entry in enumerate(stack)
         if position >= len(stack) - INNERMOST or is_users(entry[0])
     ]
-    listed = [
-        [path, line, function, linecache.getline(path, line).strip()]
+    return [
+        [path, line, function, redact_text(linecache.getline(path, line).strip())]
         for path, line, function in kept[-FRAMES_LIMIT:]
     ]
-    if isinstance(error, SyntaxError) and error.filename:
-        # The mistake itself is in no frame: the file was never run.
-        listed.append([error.filename, error.lineno or 0, "<module>", (error.text or "").strip()])
-    return listed
+
+
+def _as_the_worker_told_it(message: str) -> tuple[str, list[list[Any]]] | None:
+    """Message and frames of an exception that a loader's worker passed on; None for any other."""
+    told = _OF_WORKER.match(message)
+    if told is None:
+        return None
+    # The last one: those before it were being handled when it was raised.
+    lines = told.group(2).rpartition(_TRACEBACK)[2].splitlines()
+    stack: list[tuple[str, int, str]] = []
+    words: list[str] = []
+    for line in lines:
+        frame = _FRAME_LINE.match(line)
+        if frame:
+            stack.append((frame.group(1), int(frame.group(2)), frame.group(3)))
+        elif words or (line and not line.startswith(" ")):
+            words.append(line)
+    if not stack or not words:
+        return None
+    words[0] = words[0].partition(": ")[2] or words[0]  # the class has a field of its own
+    # KeyError, whose repr torch keeps on one line.
+    text = "\n".join(words).strip()
+    return "%s (in %s)" % (text, told.group(1)), _worth_reading(stack)
 
 
 def _is_machinery(path: str) -> bool:

@@ -76,6 +76,7 @@ def watch(after_import: AfterImport, session: Session) -> None:
         after_import.add(package, functools.partial(_tell_tracker, session=session))
     for module, patch in (
         ("fvcore.common.checkpoint", _checkpointer),
+        ("detectron2.checkpoint.detection_checkpoint", _detection_checkpointer),
         ("detectron2.engine.hooks", _hooks),
         ("detectron2.utils.events", _writers),
         ("detectron2.utils.logger", _logger),
@@ -110,12 +111,32 @@ def _checkpointer(module: Any, session: Session) -> None:
         return False
 
     checkpointer.__init__ = init_elsewhere
+    _tell_what_was_loaded(checkpointer, session)
     checkpointer.resume_or_load = load_afresh
     checkpointer.has_checkpoint = has_none
     checkpointer.save = nothing
     # Its `max_to_keep` would remove files that it finds by the user's `last_checkpoint`.
     periodic.step = nothing
     periodic.save = nothing
+
+
+def _detection_checkpointer(module: Any, session: Session) -> None:
+    """This class downloads what it loads before the class below it knows of it."""
+    _tell_what_was_loaded(module.DetectionCheckpointer, session)
+
+
+def _tell_what_was_loaded(checkpointer: Any, session: Session) -> None:
+    load = checkpointer.load
+
+    @functools.wraps(load)
+    def load_or_tell(self: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(self, path, *args, **kwargs)
+        except Exception as error:
+            session.unloaded = (error, str(path))
+            raise
+
+    checkpointer.load = load_or_tell
 
 
 def _hooks(module: Any, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Takes secrets out of what is kept: values under telling keys, passwords inside URLs."""
+"""Takes secrets out of what is kept: values of telling names, passwords inside URLs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-_KEY = re.compile(r"token(?!iz)|passw|secret|api_?key|access_?key|credential", re.IGNORECASE)
+_WORDS = "token(?!iz)|passw|secret|api_?key|access_?key|credential"
+_KEY = re.compile(_WORDS, re.IGNORECASE)
+# As in a line of source. Bounded, so that a long line does not cost the square of its length.
+_ASSIGNED = re.compile(
+    r"""((?:%s)[\w-]{0,40}["']?\]?\s{0,3}[=:]\s{0,3})(["'])[^"']{1,4000}\2""" % _WORDS,
+    re.IGNORECASE,
+)
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
@@ -24,5 +30,5 @@ def redact(value: Any, key: str = "") -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Text without the user and password of URLs."""
-    return _URL_LOGIN.sub(HIDDEN, text)
+    """Text without the user and password of URLs, and without what `api_key="..."` names."""
+    return _ASSIGNED.sub(r"\1\2" + HIDDEN + r"\2", _URL_LOGIN.sub(HIDDEN, text))

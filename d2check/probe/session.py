@@ -7,6 +7,7 @@ from typing import Any
 from .failure import describe
 from .plan import Plan
 from .recorder import Recorder
+from .redact import redact_text
 from .touched import Touched
 
 
@@ -18,6 +19,7 @@ class Session:
     Detectron2 loaded, see `datasets`. cfg: the yacs config that a script was seen to use.
     in_trainer: a loop of TrainerBase is being run. state_dicts_loaded: how often anything was
     loaded into a module; None where nobody counts. touched: the folders that results would go into.
+    unloaded: the last exception that came out of a checkpoint's loading, and that checkpoint.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
@@ -34,6 +36,7 @@ class Session:
         self.in_trainer = False
         self.state_dicts_loaded: int | None = None
         self.touched = Touched(plan.folder)
+        self.unloaded: tuple[BaseException, str] | None = None
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:
@@ -52,4 +55,6 @@ class Session:
         record = dict(describe(error), stage=self.stage, **more)
         if self.stage == "dataset":
             record["registered"] = self.registered
+        if self.unloaded is not None and self.unloaded[0] is error:
+            record["weights"] = redact_text(self.unloaded[1])
         self.recorder.end("crashed", **record)

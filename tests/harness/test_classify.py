@@ -231,3 +231,22 @@ def test_a_crash_names_the_images_that_it_happened_over(count, rest):
     message = ending.message or ""
     assert message.startswith("Loss became infinite or NaN; the batch was of 0.png, 1.png")
     assert message.endswith(rest)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "<urlopen error [Errno -2] Name or service not known>",
+            "<urlopen error [Errno -2] Name or service not known>; "
+            "it came from loading the weights detectron2://a/b.pkl",
+        ),
+        (
+            "Checkpoint detectron2://a/b.pkl not found!",
+            "Checkpoint detectron2://a/b.pkl not found!",
+        ),
+    ],
+)
+def test_weights_that_could_not_be_loaded_are_named(message, told):
+    end = crashed("URLError", message, weights="detectron2://a/b.pkl")
+    assert classify(Evidence(end=end, exit_status=1)).message == told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from d2check.probe import failure
@@ -88,3 +90,43 @@ def test_installed_packages_are_not_the_users_code():
     assert failure.is_users(__file__)
     assert not failure.is_users(pytest.__file__)
     assert not failure.is_users("<string>")
+
+
+def read_labels():
+    raise KeyError("plate")
+
+
+@pytest.mark.parametrize("broken", [read_labels, [].pop, pathlib.Path("no", "such").read_text])
+def test_an_exception_of_a_loaders_worker_is_told_as_it_was_raised_there(broken):
+    wrapper = pytest.importorskip("torch._utils").ExceptionWrapper
+    try:
+        broken()
+    except (LookupError, OSError) as error:
+        here = failure.describe(error)
+        passed_on = wrapper(where="in DataLoader worker process 0")
+    with pytest.raises((LookupError, OSError)) as raised:
+        passed_on.reraise()
+    found = failure.describe(raised.value)
+    assert found["error"] == here["error"]
+    assert found["message"].replace("'", "") == (
+        f"{here['message']} (in DataLoader worker process 0)".replace("'", "")
+    )
+    assert found["traceback"] == here["traceback"]
+
+
+def test_of_exceptions_that_followed_each_other_in_a_worker_the_last_one_is_told():
+    wrapper = pytest.importorskip("torch._utils").ExceptionWrapper
+    try:
+        try:
+            read_labels()
+        except KeyError as first:
+            raise ValueError("bad label\nin line 3") from first
+    except ValueError:
+        passed_on = wrapper(where="in DataLoader worker process 1")
+    with pytest.raises(ValueError, match="Caught") as raised:
+        passed_on.reraise()
+    found = failure.describe(raised.value)
+    assert found["message"] == "bad label\nin line 3 (in DataLoader worker process 1)"
+    assert [frame[3] for frame in found["traceback"]] == [
+        'raise ValueError("bad label\\nin line 3") from first'
+    ]

@@ -71,6 +71,9 @@ def checkpoints(session):
         def has_checkpoint(self):
             return True
 
+        def load(self, path):
+            raise OSError("no such host")
+
         def resume_or_load(self, path, *, resume=True):
             self.resumed = resume
             return {"path": path}
@@ -115,6 +118,15 @@ def test_nothing_is_resumed_from(session, checkpoints):
     assert checkpointer.resumed is False
     assert not checkpointer.has_checkpoint()
     assert "resuming" in told(session)
+
+
+def test_weights_that_cannot_be_loaded_are_told_with_the_error_that_they_gave(session, checkpoints):
+    with pytest.raises(OSError, match="no such host") as raised:
+        checkpoints.Checkpointer(None).load("https://me:s3cret@host/w.pkl")
+    session.recorder.open(0)
+    session.crashed(raised.value)
+    assert told(session).count('"weights":"https://***@host/w.pkl"') == 1
+    assert "s3cret" not in told(session)
 
 
 def test_a_checkpointer_without_a_folder_keeps_none(checkpoints):

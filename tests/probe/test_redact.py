@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2check.probe.redact import HIDDEN, redact
+from d2check.probe.redact import HIDDEN, redact, redact_text
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,16 @@ def test_everything_else_stays():
 
 def test_logins_in_urls_are_hidden_wherever_they_are():
     assert redact(["s3://key:pw@bucket/x"]) == ["s3://***@bucket/x"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ('rf = Roboflow(api_key="pSQh1234")', 'rf = Roboflow(api_key="***")'),
+        ("os.environ['WANDB_API_KEY'] = 'abcdef'", "os.environ['WANDB_API_KEY'] = '***'"),
+        ("tokenizer = load('bert')", "tokenizer = load('bert')"),
+        ("key = os.getenv('API_KEY')", "key = os.getenv('API_KEY')"),
+    ],
+)
+def test_a_secret_in_a_line_of_source_is_hidden(line, kept):
+    assert redact_text(line) == kept

@@ -157,7 +157,7 @@ def test_no_foreground_is_a_root_where_no_id_is_seen_out_of_range(ids):
     ("message", "cause"),
     [
         (
-            "Milestone must be smaller than total number of updates: num_updates=300, milestone=300",
+            "Milestone must be smaller than total number of updates: milestone=300",
             "config/steps-invalid",
         ),
         ("No module named 'pandas'", None),
