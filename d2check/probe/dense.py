@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
+import math
 from typing import Any, Callable
 
 import torch
 
-EVERY = 10  # iterations: a look takes some 0.2 ms of the processor, and waits for the GPU
+EVERY = 10  # iterations: a look reads every score once more
 EVERY_IN_RAMP = 1  # a ramp is short, nothing of it is timed, and it must tell what is forgotten
 SAMPLED = 128  # background anchors of each image that are looked at, about
-FOUND = 0.95  # share of the background whose scores an object's must exceed to be found
+ONE_ABOVE = 20  # an object is found whose score at most one in so many of the background exceeds
 GIVEN = ("pred_logits", "gt_labels")  # parameters of `losses`
 PREFIX = "dense/"
 NAMES = ("fg_anchors", "fg_cls_accuracy", "fg_found", "fg_recognised")
+
+
+_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
 
 
 class DenseHead:
@@ -29,7 +32,7 @@ class DenseHead:
         """due: whether this iteration is looked at. failed: told of an error, the last look."""
         self._due = due
         self._failed = failed
-        self._seen: tuple[int, Any] | None = None
+        self._seen: Any = None
         self._broken = False
 
     def attach(self, model: Any) -> Callable[[], None] | None:
@@ -49,7 +52,8 @@ class DenseHead:
 
         @functools.wraps(original)
         def losses(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if self is model and look.wanted():
+            # In a graph that is being compiled, the iteration would be a constant.
+            if not _is_compiling() and self is model and look.wanted():
                 look.take_in(*(kwargs[n] if n in kwargs else args[at] for n, at in places))
             return original(self, *args, **kwargs)
 
@@ -73,16 +77,24 @@ class DenseHead:
             self._broken = True
             self._failed(error)
 
-    def take(self) -> tuple[int, Any] | None:
+    def take(self) -> Any:
         """What was seen since the last call, for `told`, or None."""
         seen, self._seen = self._seen, None
         return seen
 
 
-def told(seen: tuple[int, Any]) -> dict[str, float]:
-    """The scalars of what was seen, by name. Reading them waits for the GPU."""
-    anchors, rest = seen
-    return {PREFIX + name: value for name, value in zip(NAMES, (anchors, *rest.tolist()))}
+def told(seen: Any) -> dict[str, float]:
+    """The scalars of what was seen, by name; none without objects. Reading waits for the GPU.
+
+    fg_anchors: how many anchors are an object's. Of them, fg_cls_accuracy: those whose highest
+    score is their class's. fg_found: those whose highest score exceeds that of 95 % of the
+    background anchors. fg_recognised: those of which both is true, as an R-CNN's fg_cls_accuracy
+    says.
+    """
+    anchors, *rest, background = seen.tolist()
+    if not anchors or not background:
+        return {}
+    return {PREFIX + n: v for n, v in zip(NAMES, (anchors, *(one / anchors for one in rest)))}
 
 
 def owner_of_losses(cls: type) -> Any:
@@ -99,33 +111,29 @@ def owner_of_losses(cls: type) -> Any:
 
 
 @torch.no_grad()
-def measure(pred_logits: Any, gt_labels: Any) -> tuple[int, Any] | None:
-    """(object anchors, a tensor of the other NAMES), or None where there is nothing to see.
+def measure(pred_logits: Any, gt_labels: Any) -> Any:
+    """Counts for `told`, a tensor[5], or None for what is not as RetinaNet and FCOS have it.
 
     pred_logits: scores by level, each [N, anchors of the level, K]. gt_labels: of N images, each
     [anchors of all levels]; 0 to K-1 for an object's class, K for background, -1 to be ignored.
-    None for what is not so, and where no anchor is an object's.
 
-    fg_anchors: how many are an object's. fg_cls_accuracy: of them, those whose highest score is
-    their class's. fg_found: those whose highest score exceeds that of 95 % of the background
-    anchors. fg_recognised: those of which both is true, as an R-CNN's fg_cls_accuracy says.
+    Of anchors that are an object's: how many there are, whose highest score is their class's, whose
+    highest score exceeds that of 95 % of the background anchors, and of which both is true; then
+    the background anchors that were looked at. No size of any tensor depends on what is in others,
+    or the processor would have to wait for the GPU to tell it.
     """
     if not _as_expected(pred_logits, gt_labels):
         return None
-    labels = torch.stack(tuple(gt_labels), 1)  # [anchors, N]
+    labels_na = torch.stack(tuple(gt_labels))
     classes = pred_logits[0].shape[2]
-    objects = ((labels >= 0) & (labels < classes)).nonzero()  # [F, 2], ordered by anchor
-    if not len(objects):
-        return None
-    background = _background(pred_logits, labels)
-    if not len(background):
-        return None
-    highest, choice = _scores(pred_logits, objects).max(1)
-    right = choice == labels[objects[:, 0], objects[:, 1]]
-    level = background.topk(1 + int((1 - FOUND) * len(background))).values[-1]
-    found = highest > level
-    # torch 1.10 takes no mean of booleans, whatever the type of the result.
-    return len(objects), torch.stack((right, found, right & found)).float().mean(1)
+    best = [level.detach().max(2) for level in pred_logits]
+    highest_na = torch.cat([one.values for one in best], 1)
+    choice_na = torch.cat([one.indices for one in best], 1)
+    is_object = (labels_na >= 0) & (labels_na < classes)
+    level, seen = _level(highest_na, labels_na == classes)
+    right = is_object & (choice_na == labels_na)
+    found = is_object & (highest_na > level)
+    return torch.stack([*(each.sum() for each in (is_object, right, found, right & found)), seen])
 
 
 def _as_expected(pred_logits: Any, gt_labels: Any) -> bool:
@@ -143,32 +151,16 @@ def _as_expected(pred_logits: Any, gt_labels: Any) -> bool:
     return all(t.shape[0] == anchors and t.dtype is torch.int64 for t in gt_labels)
 
 
-def _scores(levels: Any, places: Any) -> Any:
-    """Scores [F, K] at F places (anchor, image), ordered by anchor.
+def _level(highest_na: Any, is_background: Any) -> tuple[Any, Any]:
+    """The score that 95 % of the background anchors stay below, [1], and how many were looked at.
 
-    Level by level: to join all scores first would take as much memory again.
+    By every n-th anchor, without random numbers: the training's own shall not change. n has no
+    factor of 2 or 3, so that anchors of all sizes and shapes at a place take their turn.
     """
-    ends = list(itertools.accumulate(level.shape[1] for level in levels))
-    anchors = places[:, 0].contiguous()
-    cuts = torch.searchsorted(anchors, torch.tensor(ends, device=anchors.device)).tolist()
-    rows, first, start = [], 0, 0
-    for level, end, cut in zip(levels, ends, cuts):
-        if cut > first:
-            rows.append(level[places[first:cut, 1], anchors[first:cut] - start])
-        first, start = cut, end
-    return torch.cat(rows).float()
-
-
-def _background(levels: Any, labels: Any) -> Any:
-    """The highest score of every n-th anchor, where that is background's.
-
-    No random numbers: the training's own shall not change. n has no factor of 2 or 3, so that
-    anchors of all sizes and shapes at a place take their turn.
-    """
-    step = 6 * (len(labels) // (6 * SAMPLED)) + 1
-    parts, start = [], 0
-    for level in levels:
-        parts.append(level[:, -start % step :: step])
-        start += level.shape[1]
-    is_background = labels[::step].t() == levels[0].shape[2]
-    return torch.cat(parts, 1).amax(2)[is_background].float()
+    step = 6 * (highest_na.shape[1] // (6 * SAMPLED)) + 1
+    is_seen = is_background[:, ::step].flatten()
+    scores = highest_na[:, ::step].flatten().masked_fill(~is_seen, -math.inf)
+    ordered = scores.sort(descending=True).values
+    seen = is_seen.sum()
+    above = torch.div(seen, ONE_ABOVE, rounding_mode="floor").reshape(1)
+    return ordered.gather(0, above.clamp(max=len(ordered) - 1)), seen

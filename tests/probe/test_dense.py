@@ -312,9 +312,13 @@ def test_scores_at_anchors_are_those_of_all_levels_joined():
         ([torch.zeros(1, 8, 3)], LABELS),
         ([torch.zeros(2, 8, 0)], LABELS),
         ([torch.zeros(2, 8, 3)], [label.float() for label in LABELS]),
-        ([torch.zeros(2, 8, 3)], [torch.full((8,), 3)] * 2),
-        ([torch.zeros(2, 8, 3)], [torch.zeros(8, dtype=torch.int64)] * 2),
     ],
 )
 def test_what_is_not_retinanets_is_left_alone(levels, labels):
     assert dense.measure(levels, labels) is None
+
+
+@pytest.mark.parametrize("label", [3, 0], ids=["no object", "no background"])
+def test_without_objects_or_background_nothing_is_told(label):
+    seen = dense.measure([torch.zeros(2, 8, 3)], [torch.full((8,), label)] * 2)
+    assert dense.told(seen) == {}
