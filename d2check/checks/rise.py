@@ -20,6 +20,7 @@ from d2check.checks._curve import (
     slope_of,
     usual_phi,
 )
+from d2check.checks._dense import NORMALISED_AFTER, is_dense
 from d2check.checks._rcnn import background_dip, beside_roi
 from d2check.checks._words import counted
 from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
@@ -52,11 +53,14 @@ def loss_rise(
 
     A run that ended in NaN is also judged by its very last row; elsewhere a few high rows at the
     end could be a spike. Undecided where an R-CNN finds its foreground again and its other heads
-    do not rise (by less than roi_rise_z standard errors).
+    do not rise (by less than roi_rise_z standard errors). The first losses of a RetinaNet or FCOS
+    are left out, see checks/_dense.py.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
+    if is_dense(curve.heads):
+        curve = curve.rows(curve.iterations >= NORMALISED_AFTER)
     if len(curve) < min_rows:
         return Measurement(
             None, undecided=f"only {counted(len(curve), 'row')}; {min_rows} are needed"

@@ -53,6 +53,19 @@ def test_a_leap_that_stays_is_told_from_a_spike():
     assert spiked.value < 1.12
 
 
+@pytest.mark.parametrize("rows", [100, 300])
+def test_an_fcos_does_not_rise_while_its_losses_are_divided_by_too_many_anchors(rows):
+    """Detectron2 divides by a running mean that begins at 300; one small image has 15 anchors."""
+    anchors = 15 + (300 - 15) * 0.9 ** np.arange(rows)
+    levels = {"loss_fcos_cls": 1.1, "loss_fcos_loc": 0.8, "loss_fcos_ctr": 0.7}
+    heads = {
+        name: series(noisy(power_law(level, rows, power=0.1) * 15 / anchors, 0.1, k), name)
+        for k, (name, level) in enumerate(levels.items())
+    }
+    found = loss_rise(series(sum(s.values for s in heads.values())), heads)
+    assert found.value is None or found.value < 1.12 or found.extras["z"] < 2.4
+
+
 def test_returning_foreground_is_undecided():
     """Box and class losses triple again, while a pretrained RPN's go on falling."""
     depth = np.exp(-np.arange(300) / 40) * (1 - np.exp(-np.arange(300) / 8))
