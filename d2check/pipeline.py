@@ -104,6 +104,11 @@ def run(
             plan, rules, on_training=on_training, on_record=on_record, on_line=on_line
         )
         judged = _judged(rules, plan)
+    elif not interrupted and verify.wants_lower_rate(plan, judged):
+        verify.try_lower_rate(
+            plan, rules, judged, on_training=on_training, on_record=on_record, on_line=on_line
+        )
+        judged = _judged(rules, plan)
     if plan.verify and not interrupted:
         (first,) = judged
         verified = verify.prove(

@@ -8,12 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from d2check.checks._dense import NORMALISED_AFTER
 from d2check.model import Event, Measurement, Scalar, Series
 
 NON_FINITE_EVENT = "ramp-non-finite"  # the probe's note: NaN or infinity ended the ramp
 UNTRAINED_RPN = 0.5  # loss_rpn_cls above it: near the ln 2 of a fresh proposal head
 RECOGNITION_ROWS = 20  # a batch has few objects: one of four images 6 to 30
 END_ROWS = 30
+# Of a dense detector (RetinaNet, FCOS) the probe looks in every tenth iteration ahead of the ramp.
+DENSE = "dense/"
+DENSE_ROWS = 10
+# A fresh dense head finds objects among the background, and names them, in 0.05 to 0.2 of cases.
+DENSE_KNOWN = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +34,7 @@ def peak_rate_response(
     lr_peak: float | None = None,
     first_loss: float | None = None,
     confirmed: bool | None = None,
+    control_learned: float | None = None,
     *,
     smooth_rows: int = 5,
     min_at_peak: int = 20,
@@ -39,8 +46,10 @@ def peak_rate_response(
     total, losses, recognition, lr_used: raw, of the ramp alone. earlier: all series ahead of it.
     lr_peak: the schedule's highest rate. first_loss: level of total_loss as the whole run began;
     without it the ramp's own beginning counts, which may lie in the dip of a detector that takes
-    everything for background. confirmed: what a second ramp, slower and with another seed, has
-    shown; None without one.
+    everything for background. Of a dense detector the first losses are too small, and the level a
+    little later counts. confirmed: what a second ramp, slower and with another seed, has shown;
+    None without one. control_learned: the highest share of the foreground that the same training
+    has learned to recognise at a lower rate; None where it learned nothing, or was not tried.
 
     value: highest running median of total_loss / its level at the start; infinite where the ramp
     ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
@@ -50,7 +59,8 @@ def peak_rate_response(
     that the classifier names rightly at the end of the ramp), knew ("yes" where that share had once
     risen by `min_learned`), learned (its highest level then), kept (recognised / learned), lr (rate
     when the loss was highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no",
-    "not tried").
+    "not tried"), control ("learns" where the training at a lower rate has learned), of_control
+    (recognised / control_learned).
     """
     ended = [event for event in events if event.kind == NON_FINITE_EVENT]
     finite = bool(np.isfinite(total.values).all()) and not ended
@@ -63,7 +73,7 @@ def peak_rate_response(
         return Measurement(None, undecided=f"only {len(rows)} iterations of the ramp")
     level = _running_median(rows, smooth_rows) if len(rows) >= smooth_rows else rows
     own_start = float(level[0]) if len(level) else math.nan
-    start = first_loss if first_loss is not None and first_loss > 0 else own_start
+    start = _first_level(earlier or {}, recognition or {}, first_loss, smooth_rows) or own_start
     end = float(level[-len(level) // 4 :].mean()) if len(level) else math.nan
     highest = int(level.argmax()) + smooth_rows // 2 if finite else len(total) - 1
     extras: dict[str, Scalar] = {
@@ -77,8 +87,13 @@ def peak_rate_response(
         "lr_peak": peak,
         "at_peak": at_peak,
         "confirmed": "not tried" if confirmed is None else "yes" if confirmed else "no",
+        "control": "not tried or learns nothing",
+        "of_control": None,
         **_recognition(earlier or {}, recognition or {}, min_learned),
     }
+    recognised = extras["recognised"]
+    if control_learned and isinstance(recognised, float):
+        extras |= {"control": "learns", "of_control": recognised / control_learned}
     span = (int(total.iterations[0]), int(total.iterations[-1]))
     value = float(level.max()) / start if finite else math.inf
     return Measurement(value, "ratio", span, extras)
@@ -87,6 +102,25 @@ def peak_rate_response(
 def _running_median(values: Floats, rows: int) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(values, rows)
     return np.asarray(np.median(windows, axis=1), np.float64)
+
+
+def _first_level(
+    earlier: Mapping[str, Series],
+    recognition: Mapping[str, Series],
+    first_loss: float | None,
+    rows: int,
+) -> float | None:
+    """The level of total_loss as the run began, or where a dense detector's first means one."""
+    total = earlier.get("total_loss")
+    if _is_dense(recognition) and total is not None:
+        settled = total.values[NORMALISED_AFTER:][: 4 * rows]
+        if len(settled) == 4 * rows and np.isfinite(settled).all():
+            return float(np.median(settled))
+    return first_loss if first_loss is not None and first_loss > 0 else None
+
+
+def _is_dense(recognition: Mapping[str, Series]) -> bool:
+    return any(name.startswith(DENSE) for name in recognition)
 
 
 def _best_before(earlier: Mapping[str, Series], start: float, rows: int) -> float:
@@ -118,7 +152,8 @@ def _recognition(
     """What the classifier had learned, and what it kept of it; None where it had not.
 
     A fresh head names some objects by chance, and then calls everything background before it
-    learns: what counts is what it knew after a rise.
+    learns: what counts is what it knew after a rise, or of a dense detector what no fresh one knows
+    (one that came with trained weights may know most at its beginning).
     """
     nothing: dict[str, Scalar] = {"knew": "unknown", "learned": None}
     nothing |= {"recognised": None, "kept": None}
@@ -128,14 +163,17 @@ def _recognition(
     # Of a cascade's heads the mean: they train on the same images.
     whole = [np.concatenate([earlier[name].values, ramp[name].values]) for name in heads]
     rows = min(map(len, whole))
-    if rows < RECOGNITION_ROWS + END_ROWS:
+    window = DENSE_ROWS if _is_dense(ramp) else RECOGNITION_ROWS
+    if rows < window + END_ROWS:
         return nothing
     mean = np.mean([values[-rows:] for values in whole], axis=0)
     recognised = float(mean[-END_ROWS:].mean())
-    level = np.convolve(mean, np.ones(RECOGNITION_ROWS) / RECOGNITION_ROWS, mode="valid")
-    risen = level - np.minimum.accumulate(level)
-    if float(risen.max()) < min_learned:
+    level = np.convolve(mean, np.ones(window) / window, mode="valid")
+    known = level - np.minimum.accumulate(level) >= min_learned
+    if _is_dense(ramp):
+        known |= level >= DENSE_KNOWN
+    if not known.any():
         return nothing | {"knew": "no", "recognised": recognised}
-    learned = float(level[risen >= min_learned].max())
+    learned = float(level[known].max())
     kept = recognised / learned
     return {"knew": "yes", "learned": learned, "recognised": recognised, "kept": kept}

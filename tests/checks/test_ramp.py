@@ -137,3 +137,57 @@ def test_the_best_level_ahead_of_the_ramp_tells_what_there_was_to_lose():
     extras = peak_rate_response(series("total_loss", [1.9] * 90), RATE, earlier=earlier).extras
     assert extras["best_share"] == pytest.approx(1.0 / 1.9, rel=0.01)
     assert peak_rate_response(series("total_loss", [1.9] * 90), RATE).extras["best_share"] == 1
+
+
+DENSE = "dense/fg_recognised"
+
+
+def recognising_densely(before, ramp, total=1.5, first_losses=None, first_loss=None, **more):
+    """A run of 300 iterations, looked at in every tenth, and a ramp of 90, in every one."""
+    looked = np.arange(0, 300, 10)
+    losses = np.full(300, 1.5) if first_losses is None else np.asarray(first_losses, float)
+    earlier = {
+        DENSE: Series(DENSE, looked, np.asarray(before, float), 10),
+        "total_loss": Series("total_loss", np.arange(300), losses),
+    }
+    at = np.arange(300, 390)
+    inside = {DENSE: Series(DENSE, at, np.asarray(ramp, float))}
+    return peak_rate_response(
+        Series("total_loss", at, np.full(90, total)),
+        Series("lr_used", at, RATE.values),
+        recognition=inside,
+        earlier=earlier,
+        first_loss=first_loss,
+        **more,
+    )
+
+
+def test_a_dense_detector_that_forgets_is_seen_where_the_loss_shows_nothing():
+    extras = recognising_densely([0.1] * 5 + [0.8] * 25, [0.8] * 30 + [0.01] * 60).extras
+    assert (extras["knew"], extras["learned"]) == ("yes", pytest.approx(0.8))
+    assert extras["kept"] == pytest.approx(0.0125)
+
+
+def test_what_a_dense_detector_brought_along_counts_without_a_rise():
+    extras = recognising_densely([0.9] * 30, [0.9] * 30 + [0] * 60).extras
+    assert (extras["knew"], extras["kept"]) == ("yes", 0)
+
+
+def test_what_a_fresh_dense_head_hits_by_chance_is_no_knowledge():
+    extras = recognising_densely([0.2] * 30, [0.2] * 30 + [0] * 60).extras
+    assert (extras["knew"], extras["kept"]) == ("no", None)
+
+
+def test_the_start_of_a_dense_detector_is_where_its_losses_are_divided_by_its_own_anchors():
+    """Detectron2 begins the running mean of the object anchors at 100, whatever their number."""
+    small_at_first = [*np.linspace(0.5, 2.0, 60), *[2.0] * 240]
+    of_dense = recognising_densely([0.8] * 30, [0.8] * 90, 2.0, small_at_first, first_loss=0.6)
+    assert of_dense.extras["start"] == 2.0
+    assert of_dense.value == 1.0
+
+
+def test_what_is_recognised_is_compared_with_what_is_learned_at_a_lower_rate():
+    extras = recognising_densely([0] * 30, [0.05] * 90, control_learned=0.5).extras
+    assert (extras["control"], extras["of_control"]) == ("learns", pytest.approx(0.1))
+    extras = recognising_densely([0] * 30, [0.05] * 90).extras
+    assert (extras["control"], extras["of_control"]) == ("not tried or learns nothing", None)

@@ -1,0 +1,97 @@
+"""Trains at a lower rate, to see whether it is the rate that keeps a training from learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from d2check import sources
+from d2check.harness.amend import amend
+from d2check.harness.launch import launch
+from d2check.harness.phases import LOADER, RAMP, WORST_BATCH
+from d2check.harness.plan import Plan
+from d2check.model import Finding, RunReport, Scalar, Verdict
+from d2check.rules.judge import judge
+from d2check.rules.model import Rule
+
+LOWER = "lower-rate"  # the folder of that training, inside the first one's
+SHARE = 0.1  # of the rate as configured
+# The linear rule of Detectron2's R-CNNs, the highest of its models: 0.02 at 16 images a step.
+LINEAR_PER_IMAGE = 0.02 / 16
+ABOVE_LINEAR = 1.5  # times; below it a lower rate would hardly learn sooner
+LITTLE = 0.3  # of the objects recognised: what no training that was found sound ended with
+
+
+def wants_lower_rate(plan: Plan, judged: Sequence[RunReport]) -> bool:
+    """Whether a ramp left open if the classifier learns too late or the rate keeps it from it."""
+    if not plan.confirm or not any(phase.name == RAMP for phase in plan.phases):
+        return False
+    return any(_share(one) is not None and any(map(_is_open, one.findings)) for one in judged)
+
+
+def _is_open(finding: Finding) -> bool:
+    recognised = finding.extras.get("recognised")
+    return (
+        finding.phase == RAMP
+        and finding.verdict is Verdict.SKIP
+        and finding.ignored is None
+        and isinstance(recognised, float)
+        and recognised < LITTLE
+    )
+
+
+def _share(judged: RunReport) -> float | None:
+    """Of the rate that is tried: a tenth, or the linear rule's; None where it is not above that."""
+    facts = judged.run.facts
+    images, peak = (
+        facts.get("images_per_step") or facts.get("images_per_batch"),
+        facts.get("lr_peak"),
+    )
+    if not isinstance(images, (int, float)) or not isinstance(peak, (int, float)) or peak <= 0:
+        return None
+    linear = LINEAR_PER_IMAGE * images
+    return max(SHARE, linear / peak) if peak > ABOVE_LINEAR * linear else None
+
+
+def try_lower_rate(
+    plan: Plan,
+    rules: Sequence[Rule],
+    judged: Sequence[RunReport],
+    *,
+    on_training: Callable[[str, Plan], None] = lambda words, plan: None,
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Train the same once more, with all rates times one number below 1, in a process of its own.
+
+    The seed and all else is the same. What it has learned is added to the first run's folder as the
+    facts `control_lr`, `control_learned` and `control_recognised`; nothing where its ramp could not
+    be judged.
+    """
+    share = next(share for one in judged if (share := _share(one)) is not None)
+    lower = at_share(plan, share)
+    on_training("the same at a lower rate, to see whether it learns then", lower)
+    lower.folder.mkdir()
+    launch(lower, on_record, on_line)
+    on_ramp = [rule for rule in rules if rule.phase == RAMP]
+    for run in sources.read(lower.folder):
+        for finding in judge(on_ramp, run):
+            if finding.extras.get("recognised") is None:
+                continue
+            facts: dict[str, Scalar] = {
+                "control_lr": finding.extras["lr_peak"],
+                "control_learned": finding.extras["learned"],
+                "control_recognised": finding.extras["recognised"],
+            }
+            amend(plan.folder, facts)
+
+
+def at_share(plan: Plan, share: float) -> Plan:
+    """The plan of the same training with other rates; it measures neither loading nor memory."""
+    phases = tuple(
+        replace(phase, rate_share=share)
+        for phase in plan.phases
+        if phase.name not in (LOADER, WORST_BATCH)
+    )
+    return replace(plan, folder=plan.folder / LOWER, phases=phases)
