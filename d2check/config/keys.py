@@ -22,6 +22,7 @@ from d2check.model import Config
 # other projects in 15 real dumps: four guesses at 0.8, and none of them above _SURELY_MEANT.
 _ALIKE = 0.8
 _SURELY_MEANT = 0.92
+_LONG_ENOUGH = 6  # letters
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,9 @@ def _guess(key: str) -> tuple[str, bool] | None:
     without_head = [n for n in names if n.endswith("." + upper)]
     if without_head:
         return without_head[0], True
+    slips = [n for n in names if _one_letter_off(upper, n)]
+    if len(slips) == 1:  # BASE_LS: short, so its ratio is low
+        return slips[0], True
     likeness, name = max((_likeness(upper, n), n) for n in names)
     if likeness >= _ALIKE:
         return name, likeness >= _SURELY_MEANT and not _foreign(key)
@@ -176,6 +180,21 @@ def _likeness(key: str, name: str) -> float:
     if leaf == other_leaf:
         return _ratio(section, other_section)
     return _ratio(key, name) - 0.05
+
+
+def _one_letter_off(key: str, name: str) -> bool:
+    """Whether two keys of one section differ by one letter, or by two that changed places.
+
+    Digits may number things (CONV1, CONV2), and of short names another is soon made.
+    """
+    section, _, leaf = key.rpartition(".")
+    other_section, _, other_leaf = name.rpartition(".")
+    if section != other_section or len(leaf) != len(other_leaf) or len(leaf) < _LONG_ENOUGH:
+        return False
+    pairs = [(a, b) for a, b in zip(leaf, other_leaf, strict=True) if a != b]
+    if not all(letter.isalpha() for pair in pairs for letter in pair):
+        return False
+    return len(pairs) == 1 or (len(pairs) == 2 and pairs[0] == pairs[1][::-1])
 
 
 def _ratio(one: str, other: str) -> float:
