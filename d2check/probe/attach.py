@@ -9,12 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import neutralise, plain_loop, signals, wire
+from .failure import describe, gpu_is_unusable, is_non_finite
 from .imports import AfterImport
 from .plan import KIND_HOOK
-from .recorder import first_of
 from .stopping import LeaveScript, LoopEnded, StopRule
-
-INPUTS_NAMED = 8  # of those that were no numbers
 
 if TYPE_CHECKING:
     from .iteration import IterationProbe
@@ -142,9 +140,7 @@ class Training:
             }
         )
         loader = getattr(probe.inner, "data_loader", None)
-        entry = datasets.training_set(session, loader, getattr(self._trainer, "cfg", None))
-        if entry is not None:
-            session.recorder.note("dataset", **datasets.describe(entry, class_names(entry)))
+        datasets.note_training_set(session, loader, getattr(self._trainer, "cfg", None))
         probe.course.begin(start_iter)
         model = getattr(probe.inner, "model", None)
         if model is not None:
@@ -167,6 +163,8 @@ class Training:
         files = probe.batch.files
         broke = error is not None and is_non_finite(error)
         not_finite = probe.batch.not_finite() if broke and not gpu_is_unusable(error) else None
+        # Weights that the raised rate has made NaN break a model in words of its own.
+        broke = broke or (probe.course.in_ramp and self._weights_broke(error))
         probe.flush()
         probe.detach()
         last = probe.last_iteration
@@ -182,11 +180,12 @@ class Training:
                 words = "%s: %s" % (type(error).__name__, error)
                 session.recorder.note("warning", "after the end of the loop: " + words)
             session.recorder.end("stopped", i=last, reason=self._reason)
-        elif broke and probe.course.in_ramp:
+        elif error is not None and broke and probe.course.in_ramp:
             # What the raised rate did is a result, not an end of the user's training.
             self.ruined_by_ramp = True
             at = int(self._trainer.iter)
-            session.recorder.note("ramp-non-finite", str(error), i=at, batch_files=files)
+            message = describe(error)["message"]
+            session.recorder.note("ramp-non-finite", message, i=at, batch_files=files)
             session.recorder.end("stopped", i=last, reason="ramp")
         elif error is None:
             session.recorder.end("finished", i=last)
@@ -194,17 +193,15 @@ class Training:
             session.recorder.end("interrupted", i=last)
         else:
             if not_finite is not None:
-                told = {"batch_not_finite": len(not_finite)}
-                session.recorder.write(
-                    {
-                        "t": "facts",
-                        "facts": dict(
-                            told, batch_not_finite_named=first_of(not_finite, INPUTS_NAMED, ", ")
-                        ),
-                    }
-                )
+                session.tell_inputs(not_finite)
             # The iteration that broke has no record of its own.
             session.crashed(error, i=int(self._trainer.iter), batch_files=files)
+
+    def _weights_broke(self, error: BaseException | None) -> bool:
+        """Whether an exception came while parameters were NaN or infinite."""
+        if not isinstance(error, Exception) or self._checksums is None or gpu_is_unusable(error):
+            return False
+        return bool(self._checksums.not_finite())
 
     def _look_at_weights(self, *, whole: bool) -> None:
         """Record what became of them. `whole`: the loop was not broken off."""
@@ -232,26 +229,6 @@ class Training:
         self.end(None)
         for hook in self._hooks:
             self._trainer._hooks.remove(hook)
-
-
-def gpu_is_unusable(error: BaseException | None) -> bool:
-    """Whether the GPU has no room left, or is lost: nothing more may be asked of it."""
-    return error is not None and "CUDA" in "%s %s" % (type(error).__name__, error)
-
-
-def is_non_finite(error: BaseException) -> bool:
-    """Whether Detectron2 ended the training for NaN or infinity, in a loss or in the proposals."""
-    return isinstance(error, FloatingPointError) or "contain Inf/NaN" in str(error)
-
-
-def class_names(entry: dict[str, Any]) -> list[str]:
-    """`thing_classes` of the first data set of an entry; empty when it has none."""
-    from detectron2.data import MetadataCatalog
-
-    names = entry.get("names") or []
-    if not names:
-        return []
-    return list(getattr(MetadataCatalog.get(names[0]), "thing_classes", []))
 
 
 def _make_hooks(hook_base: Any, probe: Any, end_loop: Any) -> tuple[Any, Any]:

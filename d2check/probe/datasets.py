@@ -252,6 +252,23 @@ class Cost:
         return sample
 
 
+def note_training_set(session: Session, loader: Any, cfg: Any) -> None:
+    """Record what the training set holds, where it is known."""
+    entry = training_set(session, loader, cfg)
+    if entry is not None:
+        session.recorder.note("dataset", **describe(entry, class_names(entry)))
+
+
+def class_names(entry: dict[str, Any]) -> list[str]:
+    """`thing_classes` of the first data set of an entry; empty when it has none."""
+    from detectron2.data import MetadataCatalog
+
+    names = entry.get("names") or []
+    if not names:
+        return []
+    return list(getattr(MetadataCatalog.get(names[0]), "thing_classes", []))
+
+
 def describe(entry: dict[str, Any], class_names: list[str]) -> dict[str, Any]:
     """A `dataset` note: message, images before and after the filters, objects by class."""
     counts = entry.get("instances") or {}

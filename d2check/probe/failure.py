@@ -34,6 +34,18 @@ _OF_WORKER = re.compile(
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME_LINE = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
+# Words of Detectron2's loop, proposals and boxes, of torch's clip_grad_norm_, and of SciPy's
+# assignment, which the matchers of DETRs call.
+_NON_FINITE = re.compile(
+    r"contains? Inf/NaN|infinite or NaN|non-finite|NaN or Inf|contains invalid numeric entries",
+    re.IGNORECASE,
+)
+# Scripts with a loop of their own assert that the loss is finite, as Detectron2's plain_train_net
+# does. The cost of DETRs' matchers asserts that a predicted box has its corners in order, which
+# boxes of a centre, a width and a height have unless they are NaN.
+_ASSERTS_FINITE = re.compile(
+    r"^assert\b.*(\bis(finite|nan|inf)\b|\(boxes1\[:, 2:\] >= boxes1\[:, :2\]\)\.all\(\))"
+)
 _UNKNOWN_KEY = re.compile(r"Non-existent (?:config )?key: ([\w.]+)")
 
 
@@ -42,6 +54,9 @@ def describe(error: BaseException) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, KeyError) and len(error.args) == 1:
         message = str(error.args[0])  # str() of a KeyError is the repr of its words
+    broken = broken_assertion(error)
+    if broken:
+        message = "NaN or infinity: %s" % "; ".join(filter(None, (broken, message)))
     stack = frames(error)
     if isinstance(error, Exception):
         message, stack = _as_the_worker_told_it(message) or (message, stack)
@@ -58,6 +73,27 @@ def describe(error: BaseException) -> dict[str, Any]:
         text = "%s: %s" % (type(earlier).__name__, earlier)
         record["caused_by"] = redact_text(text[:MESSAGE_LIMIT])
     return record
+
+
+def is_non_finite(error: BaseException) -> bool:
+    """Whether a training was ended for NaN or infinity, in a loss or in what the model predicts."""
+    if isinstance(error, FloatingPointError) or _NON_FINITE.search(str(error)):
+        return True
+    return broken_assertion(error) is not None
+
+
+def gpu_is_unusable(error: BaseException | None) -> bool:
+    """Whether the GPU has no room left, or is lost: nothing more may be asked of it."""
+    return error is not None and "CUDA" in "%s %s" % (type(error).__name__, error)
+
+
+def broken_assertion(error: BaseException) -> str | None:
+    """The line of an assertion that something is finite, where it did not hold."""
+    if not isinstance(error, AssertionError) or error.__traceback__ is None:
+        return None
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    source = linecache.getline(frame.f_code.co_filename, line).strip()
+    return source if _ASSERTS_FINITE.match(source) else None
 
 
 def frames(error: BaseException) -> list[list[Any]]:

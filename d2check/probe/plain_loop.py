@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import neutralise, signals, wire
 from .clocks import FETCH, FETCHED
+from .failure import gpu_is_unusable, is_non_finite
 from .stopping import LeaveScript, LoopEnded, StopRule
 
 if TYPE_CHECKING:
@@ -138,16 +139,23 @@ class PlainLoop:
             self._record()
             self._end("finished", i=self.iter)
             raise LeaveScript(0)
+        files = self._probe.batch.files
+        look = is_non_finite(error) and not gpu_is_unusable(error)
+        not_finite = self._probe.batch.not_finite() if look else None
         self._close()
         if isinstance(error, KeyboardInterrupt):
             self._session.recorder.end("interrupted", i=self.iter)
         elif not isinstance(error, LoopEnded):
-            self._session.crashed(error, i=self.iter)
+            if not_finite is not None:
+                self._session.tell_inputs(not_finite)
+            if self._checksums is not None and not gpu_is_unusable(error):
+                self._checksums.note_not_finite(self._session)
+            self._session.crashed(error, i=self.iter, batch_files=files)
 
     def _begin(self, iteration: int) -> None:
         from detectron2.utils import comm
 
-        from . import facts, norms, weights
+        from . import datasets, facts, norms, weights
         from .iteration import IterationProbe
 
         self._seen.stop_counting()
@@ -162,6 +170,7 @@ class PlainLoop:
         record.update(pid=os.getpid(), clock=time.time(), facts=dict(known, start_iter=iteration))
         session.recorder.write(record)
         session.recorder.note("own-loop", OWN_LOOP)
+        datasets.note_training_set(session, getattr(self, "data_loader", None), self.cfg)
         session.recorder.write({"t": "phase", "name": AS_CONFIGURED, "first_iteration": iteration})
         plan = session.plan
         stop = StopRule(plan.stop_file, self._length(), plan.budget_s, rank, world_size)
@@ -208,6 +217,7 @@ class PlainLoop:
         if self._checksums is not None:
             optimizer = getattr(self._probe.inner, "optimizer", None)
             self._checksums.note_untouched(self._session, self._probe.iterations, optimizer)
+            self._checksums.note_not_finite(self._session)
         self._session.recorder.end(kind, **more)
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from .failure import describe
 from .plan import Plan
-from .recorder import Recorder
+from .recorder import Recorder, first_of
 from .redact import redact_text
 from .touched import Touched
+
+INPUTS_NAMED = 8  # of those that were no numbers
 
 
 class Session:
@@ -58,3 +60,9 @@ class Session:
         if self.unloaded is not None and self.unloaded[0] is error:
             record["weights"] = redact_text(self.unloaded[1])
         self.recorder.end("crashed", **record)
+
+    def tell_inputs(self, not_finite: list[str]) -> None:
+        """Record what of the batch that broke was no number; empty where all of it was."""
+        named = first_of(not_finite, INPUTS_NAMED, ", ")
+        facts = {"batch_not_finite": len(not_finite), "batch_not_finite_named": named}
+        self.recorder.write({"t": "facts", "facts": facts})
