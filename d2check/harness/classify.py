@@ -16,9 +16,11 @@ MESSAGE_CHARS = 4000
 TRACEBACK_LINES = 20
 IMAGES = 8  # of a batch that are named
 
-# PyTorch's and cuBLAS's own words, and those of the host's allocators.
+# PyTorch's own words, its CUDA libraries' and NCCL's, and those of the host's allocators. "CUDA
+# driver error": of expandable segments. "ran out": of memory that cuDNN wanted, since torch 2.14.
 _OUT_OF_MEMORY = re.compile(
-    r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"(CUDA|HIP|XPU|MPS backend|(CUDA|HIP)( driver)? error:) (ran )?out of memory"
+    r"|C(UBLAS|UDNN|USOLVER|USPARSE)_STATUS_ALLOC_FAILED|Cuda failure \d+ 'out of memory'"
     r"|DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory"
 )
 # Detectron2: train_loop (loss), proposal_utils and fast_rcnn (predictions), structures/boxes;

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from d2check.probe.memory import CudaMeter, HostMeter
+from d2check.probe.memory import CudaMeter, HostMeter, Untold, cuda_meter
 
 MIB = 2**20
 NAMES = ("allocated_bytes", "reserved_bytes", "active_bytes")
@@ -177,3 +177,21 @@ def test_the_host_tells_the_peak_of_each_stretch():
     calm = meter.take()
     assert calm["peak_allocated_mib"] - calm["allocated_mib"] < 4
     assert meter.capacity()["gpu_total_mib"] == 500.0
+
+
+def test_an_allocator_without_statistics_is_told_and_ends_no_training(cuda):
+    """A user's own: torch.cuda.memory.change_current_allocator."""
+
+    def refuse(device=None):
+        raise RuntimeError("CUDAPluggableAllocator does not yet support getDeviceStats.")
+
+    cuda.memory_stats_as_nested_dict = refuse
+    with pytest.raises(Untold, match="keeps no statistics: CUDAPluggableAllocator"):
+        cuda_meter(cuda, types.SimpleNamespace(index=0))
+
+
+def test_memory_that_is_not_counted_is_not_told_as_none(cuda):
+    with pytest.raises(Untold, match="PYTORCH_NO_CUDA_MEMORY_CACHING"):
+        cuda_meter(cuda, types.SimpleNamespace(index=0))
+    cuda.hold(100)
+    assert cuda_meter(cuda, types.SimpleNamespace(index=0)).take()["allocated_mib"] == 100

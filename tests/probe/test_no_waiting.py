@@ -62,6 +62,7 @@ class LateGpu:
         self.main = self.current = Stream()
         self.waits = []  # (operation, "file:line" of the probe or None)
         self.asked_of = []
+        self.trouble = None  # "stuck" or "lost"
         self._made_s = {}  # address -> when what lies there is done
         self._at_hand = {}  # address -> tensor, of what the loader gave: it is in the host's memory
         self.memory = types.SimpleNamespace()
@@ -137,8 +138,10 @@ class Event:
         self.at_s = max(stream.done_s, self._gpu.now_s)
 
     def query(self):
+        if self._gpu.trouble == "lost":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         self._gpu.now_s += QUERY_S
-        return self.at_s <= self._gpu.now_s
+        return self._gpu.trouble is None and self.at_s <= self._gpu.now_s
 
     def elapsed_time(self, later):
         assert self.at_s <= self._gpu.now_s, "torch raises: device not ready"
@@ -257,12 +260,17 @@ def train(trainer, gpu, folder, *, phases=None):
     with EventStorage(0) as trainer.storage, Operations(gpu), Reading(gpu):
         trainer.iter = 0
         training.begin(0, trainer.max_iter)
+        trainer.iter = -1
         trainer.model(next(trainer._data_loader_iter))  # what is looked at once, at its first pass
         gpu.waits.clear()
-        for trainer.iter in range(ITERATIONS):
-            trainer.before_step()
-            trainer.run_step()
-            trainer.after_step()
+        try:
+            for trainer.iter in range(ITERATIONS):
+                trainer.before_step()
+                trainer.run_step()
+                trainer.after_step()
+        except RuntimeError as error:
+            training.end(error)
+            raise
         in_iterations = list(gpu.waits)
         training.end(None)
     gpu.waits = in_iterations
@@ -409,3 +417,28 @@ def test_late_work_is_charged_to_the_phase_that_asked_for_it(gpu, tmp_path):
         phases = [value for name, value in record.items() if name.endswith("_s")]
         assert sum(phases) == pytest.approx(2 * record["total_s"], abs=1e-6)
     assert of_probe(gpu) == []
+
+
+@pytest.mark.parametrize("trouble", ["stuck", "lost"])
+def test_a_gpu_in_trouble_keeps_nothing_from_being_recorded(trouble, gpu, tmp_path, monkeypatch):
+    """In a collective operation with a rank that is gone, `synchronize` would wait for ever."""
+    monkeypatch.setattr(iteration, "GPU_LIMIT_S", 0.05)
+
+    class Breaks(FewKernels):
+        def forward(self, batch):
+            if trainer.iter == ITERATIONS - 2:
+                gpu.trouble = trouble
+                raise RuntimeError("NCCL error: remote process exited")
+            return super().forward(batch)
+
+    loader = iter([[{"image": torch.zeros(3, 8, 8)}]] * 20)
+    model = Breaks()
+    trainer = train_loop.SimpleTrainer(model, loader, LongStep(model.parameters(), lr=0.0))
+    with pytest.raises(RuntimeError, match="NCCL"):
+        train(trainer, gpu, tmp_path)
+    records = [wire.decode(line) for line in (tmp_path / wire.RECORDS).read_text().splitlines()]
+    assert [r["i"] for r in iterations_of(records)] == list(range(ITERATIONS - 2))
+    assert all(r["total_s"] >= 0 for r in iterations_of(records))
+    assert records[-1]["t"] == "end"
+    assert records[-1]["message"] == "NCCL error: remote process exited"
+    assert not any("groups_not_finite" in r.get("facts", {}) for r in records)

@@ -100,3 +100,16 @@ def test_a_training_tells_them_beside_what_was_loaded(healthy):
     assert facts["batch_norms"] > 0
     assert facts["frozen_norms"] == facts["frozen_convolutions"] == 0
     assert facts["state_dicts_loaded"] == 0  # the demo trains from scratch
+
+
+def test_of_a_model_that_is_compiled_in_place_the_facts_are_told_at_once():
+    """A hook would be compiled with it, and break its graph."""
+    model = Model()
+    model._compiled_call_impl = model.forward
+    told = []
+    session = types.SimpleNamespace(
+        state_dicts_loaded=None, recorder=types.SimpleNamespace(write=told.append)
+    )
+    norms.tell_at_first_forward(model, session)
+    assert told == [{"t": "facts", "facts": norms.facts(model)}]
+    assert not model._forward_pre_hooks

@@ -102,3 +102,26 @@ def test_metrics_written_in_another_thread_mark_nothing():
             """As in Detectron2 main."""
 
     assert taps.tap_metrics(Async(), print) is None
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_model_that_is_compiled_in_place_is_timed_and_its_graph_is_left_whole(whole):
+    """Its hooks are compiled with it: one of ours broke the graph, or ended the training."""
+    dynamo = pytest.importorskip("torch._dynamo")
+    if not hasattr(torch.nn.Module, "compile"):
+        pytest.skip("torch before 2.1 compiles no module in place")
+    dynamo.reset()
+    dynamo.utils.counters.clear()
+    model = torch.nn.Linear(2, 1)
+    model.compile(backend="eager", fullgraph=whole)
+    compiled = model._compiled_call_impl
+    marks, seen = [], []
+    undo = taps.tap_model(model, marks.append, seen.append)
+    for _ in range(3):
+        model(torch.ones(1, 2)).sum().backward()
+    assert marks == [clocks.FORWARD, clocks.FORWARD_DONE] * 3
+    assert len(seen) == 3
+    assert dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not dynamo.utils.counters["graph_break"]
+    undo()
+    assert model._compiled_call_impl is compiled

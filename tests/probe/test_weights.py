@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +79,64 @@ def test_common_names_cover_the_chosen_and_nothing_else(every, data):
     names = weights.common_names(chosen, every)
     covered = {n for n in every if any(n == c or n.startswith(c + ".") for c in names)}
     assert covered == chosen
+
+
+def test_no_float64_is_asked_of_a_gpu_that_may_have_none():
+    """Apple's raise a TypeError, which ended every training with MODEL.DEVICE mps."""
+    assert weights._sums(torch.ones(2, device="meta")).dtype is torch.float32
+    assert weights._sums(torch.ones(2)).dtype is torch.float64
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    """A process group of this process alone."""
+    dist = torch.distributed
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", world_size=1, rank=0)
+    yield
+    dist.destroy_process_group()
+
+
+def test_of_a_model_divided_among_ranks_this_ranks_part_is_summed_up(one_rank):
+    """No rank may ask the others: they need not look in the same iteration."""
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    if not hasattr(fsdp, "fully_shard"):
+        pytest.skip("this torch divides no model into DTensors")
+    from torch.distributed.device_mesh import init_device_mesh
+
+    model = torch.nn.Linear(2, 2)
+    fsdp.fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    checksums = weights.Checksums(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    model(torch.ones(1, 2)).sum().backward()
+    assert weights.gradient_norm(list(model.parameters())) is None
+    assert checksums.untouched(optimizer) == ["bias", "weight"]
+    optimizer.param_groups[0]["lr"] = 0.1
+    assert checksums.untouched(optimizer) == []
+    optimizer.step()
+    assert checksums.untouched() == []
+
+
+def test_the_weights_that_a_checkpoint_lacks_are_counted_for_the_backbone_too(tmp_path):
+    checkpoint = pytest.importorskip("fvcore.common.checkpoint")
+
+    class Stand:
+        class Checkpointer(checkpoint.Checkpointer):
+            pass
+
+    class Session:
+        def __init__(self):
+            self.facts = {}
+            self.recorder = types.SimpleNamespace(note=lambda *args, **more: None)
+
+    session = Session()
+    weights.watch_checkpointer(Stand, session)
+    bottom_up = torch.nn.ModuleDict(
+        {"stem": torch.nn.Conv2d(1, 1, 1), "n": torch.nn.BatchNorm2d(1)}
+    )
+    backbone = torch.nn.ModuleDict({"bottom_up": bottom_up, "fpn_lateral2": torch.nn.Linear(1, 1)})
+    model = torch.nn.ModuleDict({"backbone": backbone, "head": torch.nn.Linear(1, 1)})
+    kept = {k: v for k, v in model.state_dict().items() if "stem" not in k and "tracked" not in k}
+    torch.save({"model": kept}, tmp_path / "w.pth")
+    Stand.Checkpointer(model).load(str(tmp_path / "w.pth"))
+    assert session.facts["weights_backbone"] == 6  # two of the convolution, four of the norm
+    assert session.facts["weights_backbone_missing"] == 2

@@ -15,6 +15,14 @@ import torch
 
 from .loader import unchanged_randomness
 
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "_status_alloc_failed",
+    "unable to find a valid cudnn algorithm",  # torch 1.x: none whose workspace there is room for
+    "unable to find an engine to execute",  # the same since torch 2.0
+)
 PASSES = 2  # the second one has the gradients of the first in memory, as a training has
 
 
@@ -110,12 +118,13 @@ def _forget_gradients(model: Any) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """torch.cuda.OutOfMemoryError is a RuntimeError, and has no class of its own before 1.13.
 
-    Without a GPU it is torch's DefaultCPUAllocator that finds no memory, or Python itself.
+    Without a GPU it is torch's DefaultCPUAllocator that finds no memory, or Python itself. At the
+    edge of a GPU's memory cuBLAS and cuDNN fail first, which take theirs from the driver.
     """
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return True
     words = str(error).lower()
-    return any(sign in words for sign in ("out of memory", "can't allocate memory", "bad_alloc"))
+    return any(sign in words for sign in _NO_MEMORY)
 
 
 def build(

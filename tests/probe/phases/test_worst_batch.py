@@ -254,3 +254,20 @@ def trials_of(session):
     last = max(at for at, record in enumerate(found) if "gpu_total_mib" in record.get("facts", {}))
     trials = [record for record in found[last:] if record["t"] == "trial"]
     return [dict(record, number=number) for number, record in enumerate(trials, 1)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_libraries_that_find_no_room_are_out_of_memory(words):
+    assert worst_batch.is_out_of_memory(RuntimeError(words))
+    assert not worst_batch.is_out_of_memory(
+        RuntimeError("CUDA error: device-side assert triggered")
+    )
