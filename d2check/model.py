@@ -269,6 +269,8 @@ FACTS: Mapping[str, str] = {
     "weights_total": "weights and buffers of the model",
     "weights_missing": "of these, not in the checkpoint that was loaded",
     "weights_skipped": "of these, in another shape in the checkpoint, and so not loaded",
+    "weights_backbone": "weights and buffers of the backbone, below its pyramid",
+    "weights_backbone_missing": "of these, not in the checkpoint that was loaded",
     "batch_norms": "normalisation layers whose statistics are those of the batch of a process",
     "sync_batch_norms": "the same, of the batch of all processes",
     "frozen_norms": "normalisation layers whose statistics do not change",

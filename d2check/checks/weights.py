@@ -20,6 +20,8 @@ def lost_weights(
     events: tuple[Event, ...] = (),
     checkpoint: str | None = None,
     weights: str | None = None,
+    weights_backbone: int | None = None,
+    weights_backbone_missing: int | None = None,
 ) -> Measurement:
     """Share of the model's weights that the checkpoint has in another shape, and so are skipped.
 
@@ -30,10 +32,12 @@ def lost_weights(
     extras: skipped, missing, total, skipped_share (the value, 0 where it is None), missing_share
     (not in the checkpoint at all; an ImageNet backbone brings nothing for pyramid and heads; 0
     where the total is not known), others_skipped (not sized by the classes), backbone_missing
-    (below the pyramid; by the log's names), example.
+    (below the pyramid; by the log's names), backbone_share (missing of the backbone's weights; 0
+    where these were not counted), backbone_lost (how many, where it is most), backbone, example.
     """
     if weights_total is not None and weights_total > 0:
         missing, skipped = weights_missing or 0, weights_skipped or 0
+        lost_there = (weights_backbone_missing or 0) / max(weights_backbone or 0, 1)
         extras: dict[str, Scalar] = {
             "skipped": skipped,
             "missing": missing,
@@ -42,6 +46,9 @@ def lost_weights(
             "missing_share": missing / weights_total,
             "others_skipped": 0,
             "backbone_missing": 0,
+            "backbone_share": lost_there,
+            "backbone_lost": weights_backbone_missing if lost_there > 0.5 else None,
+            "backbone": weights_backbone,
         }
         return Measurement(skipped / weights_total, "share", None, extras)
     lost, absent = _named(events, "skipped-weights"), _named(events, "missing-weights")
@@ -60,6 +67,7 @@ def lost_weights(
         "missing_share": 0.0,
         "others_skipped": len(others),
         "backbone_missing": len(backbone),
+        "backbone_share": 0.0,
         "example": next(iter(others or backbone or lost or absent), None),
     }
     return Measurement(None, "share", None, extras)

@@ -24,7 +24,8 @@ def watch_checkpointer(module: Any, session: Session) -> None:
         return
 
     def log_and_note(self: Any, incompatible: Any) -> Any:
-        total = len(self.model.state_dict())
+        names = list(self.model.state_dict())
+        total = len(names)
         missing = list(incompatible.missing_keys)
         skipped = ["%s %s, model has %s" % tuple(s) for s in incompatible.incorrect_shapes or []]
         unused = list(incompatible.unexpected_keys)
@@ -33,6 +34,8 @@ def watch_checkpointer(module: Any, session: Session) -> None:
             weights_missing=len(missing),
             weights_skipped=len(skipped),
             weights_unused=len(unused),
+            weights_backbone=len(_of_backbone(names)),
+            weights_backbone_missing=len(_of_backbone(missing)),
         )
         if missing:
             note(session, "missing-weights", missing, "of %d are not in the checkpoint" % total)
@@ -41,6 +44,15 @@ def watch_checkpointer(module: Any, session: Session) -> None:
         return log(self, incompatible)
 
     cls._log_incompatible_keys = log_and_note
+
+
+def _of_backbone(names: list[str]) -> list[str]:
+    """Weights of the network below the pyramid, which a pretrained backbone brings.
+
+    Without batch norm's counters, which the files of Detectron2's model zoo lack.
+    """
+    above = (".fpn_", ".simfp_", ".top_block.", ".num_batches_tracked")
+    return [n for n in names if n.startswith("backbone.") and not any(a in n for a in above)]
 
 
 def note(session: Session, kind: str, names: list[str], what: str) -> None:
