@@ -4,16 +4,13 @@ An iteration goes from one change of `storage.iter` to the next. Detectron2's pl
 sets it when the batch is there already, so that the wait for the next batch is part of the
 iteration before.
 
-A loop without such a storage, or with a new one in each iteration, cannot be told from anything
-else that steps an optimizer. Once it has made as many steps as were planned it is ended, for it
-would go on for days, and the user is told what to do.
+A loop without such a storage, or with a new one in each iteration, is ended by `seen`.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import sys
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import neutralise, signals, wire
 from .clocks import FETCH, FETCHED
 from .failure import gpu_is_unusable, is_non_finite
+from .seen import Seen
 from .stopping import LeaveScript, LoopEnded, StopRule
 
 if TYPE_CHECKING:
@@ -32,55 +30,6 @@ OWN_LOOP = (
     "the training loop is the script's own: its iterations are the steps of its EventStorage, "
     "and the time of its hooks is not told apart"
 )
-UNSEEN_STEPS = 100  # of Detectron2's model, or as many as were planned
-# Of an optimizer that holds nothing of that model: a script may prepare something else first.
-UNSEEN_STEPS_OF_OTHERS = 2000
-UNSEEN = (
-    "the script's own loop made %d steps of its optimizer, none of which could be seen as an "
-    "iteration: it was ended and is not judged. Run the loop inside `with EventStorage() as "
-    "storage:`, set `storage.iter` or call `storage.step()` in each iteration, and put total_loss "
-    "and lr into it, as Detectron2's plain_train_net.py does; or have a SimpleTrainer run it"
-)
-
-
-class Seen:
-    """What a script has built so far, in the hope that its loop trains with it."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.model: Any = None
-        self.optimizer: Any = None
-        self.loop: PlainLoop | None = None
-        self._steps: Any = None  # the handle of what counts steps outside any loop
-
-    def count_steps(self, module: Any, session: Session) -> None:
-        """End the script after too many steps of an optimizer while no loop is seen."""
-        register = getattr(module, "register_optimizer_step_post_hook", None)
-        if register is None:  # torch before 2.0
-            return
-        most = max(UNSEEN_STEPS, session.plan.iterations or 0)
-        steps = {True: 0, False: 0}
-
-        def count(optimizer: Any, *_: Any) -> None:
-            own = self._holds_model(optimizer)
-            steps[own] += 1
-            if steps[own] >= (most if own else max(most, UNSEEN_STEPS_OF_OTHERS)):
-                session.recorder.open(_own_rank())
-                session.recorder.end("unseen", message=UNSEEN % steps[own])
-                raise LeaveScript(0)
-
-        self._steps = register(count)
-
-    def stop_counting(self) -> None:
-        """A loop is seen. Never from within a step: torch goes through its hooks then."""
-        if self._steps is not None:
-            self._steps.remove()
-            self._steps = None
-
-    def _holds_model(self, optimizer: Any) -> bool:
-        first = next(self.model.parameters(), None) if self.model is not None else None
-        groups = optimizer.param_groups
-        return first is not None and any(first is p for group in groups for p in group["params"])
 
 
 def watch(after_import: AfterImport, session: Session) -> None:
@@ -221,13 +170,6 @@ class PlainLoop:
         self._session.recorder.end(kind, **more)
 
 
-def _own_rank() -> int:
-    """Of this process, whether or not Detectron2 is there to tell."""
-    if "detectron2.utils.comm" in sys.modules:
-        return int(sys.modules["detectron2.utils.comm"].get_rank())
-    return int(os.environ.get("RANK", "0"))
-
-
 def _watch_storage(module: Any, session: Session, seen: Seen) -> None:
     storage = module.EventStorage
     enter, leave, step = storage.__enter__, storage.__exit__, storage.step
@@ -300,6 +242,7 @@ def _watch_optimizers(module: Any, session: Session, seen: Seen) -> None:
     @functools.wraps(init)
     def init_and_keep(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
+        seen.count_steps_of(type(self))
         seen.optimizer = weakref.ref(self)
 
     module.Optimizer.__init__ = init_and_keep

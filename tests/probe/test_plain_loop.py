@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+
+from d2check.probe import plain_loop, wire
+from d2check.probe.plan import Plan
+from d2check.probe.recorder import Recorder
+from d2check.probe.seen import Seen
+from d2check.probe.session import Session
+from d2check.probe.stopping import LeaveScript
 
 pytestmark = pytest.mark.training
 
@@ -150,3 +159,54 @@ def test_a_phase_that_a_loop_of_its_own_leaves_out_is_told_once(train):
     phases = [{"name": "as-configured", "iterations": 2}, {"name": "worst-batch", "iterations": 0}]
     ran = train.script(SETS_ITER, *arguments(train), iterations=2, phases=phases)
     assert [note["phase"] for note in ran.notes("phase-skipped")] == ["worst-batch"]
+
+
+def optimizers_before_torch_2():
+    """An optimizer of a torch that has no hooks of all optimizers, and two made of it."""
+
+    class Sgd:
+        def __init__(self, *parameters):
+            self.param_groups = [{"params": list(parameters)}]
+
+        def step(self, closure=None):
+            return "stepped"
+
+    class Clipping(Sgd):  # as Detectron2 makes one for gradient clipping
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Inherits(Sgd):
+        pass
+
+    return Sgd, Clipping, Inherits
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """What counts the steps of three such optimizers, their classes, and the records."""
+    classes = optimizers_before_torch_2()
+    recorder = Recorder(str(tmp_path))
+    seen = Seen()
+    seen.model = SimpleNamespace(parameters=lambda: iter(["weight"]))
+    session = Session(Plan({"folder": str(tmp_path), "iterations": 5}), recorder)
+    plain_loop._watch_optimizers(SimpleNamespace(Optimizer=classes[0]), session, seen)
+    return seen, classes, tmp_path / wire.RECORDS
+
+
+def test_steps_are_counted_where_torch_has_no_hooks_of_all_optimizers(counting):
+    _, classes, records = counting
+    made = [cls("weight") for cls in (*classes, *classes)]
+    for step in range(99):
+        assert made[step % len(made)].step() == "stepped"
+    with pytest.raises(LeaveScript):
+        made[1].step()
+    assert "made 100 steps of its optimizer" in records.read_text()
+
+
+def test_steps_are_not_counted_any_more_once_a_loop_is_seen(counting):
+    seen, classes, records = counting
+    optimizer = classes[1]("weight")
+    optimizer.step()
+    seen.stop_counting()
+    assert {optimizer.step() for _ in range(300)} == {"stepped"}
+    assert not records.exists()
