@@ -42,9 +42,10 @@ _NON_FINITE = re.compile(
 )
 # Scripts with a loop of their own assert that the loss is finite, as Detectron2's plain_train_net
 # does. The cost of DETRs' matchers asserts that a predicted box has its corners in order, which
-# boxes of a centre, a width and a height have unless they are NaN.
+# boxes of a centre, a width and a height have unless they are NaN; so do fvcore's losses of FCOS's.
 _ASSERTS_FINITE = re.compile(
-    r"^assert\b.*(\bis(finite|nan|inf)\b|\(boxes1\[:, 2:\] >= boxes1\[:, :2\]\)\.all\(\))"
+    r"^assert\b.*(\bis(finite|nan|inf)\b|\(boxes1\[:, 2:\] >= boxes1\[:, :2\]\)\.all\(\)"
+    r"|\((x2 >= x1|y2 >= y1)\)\.all\(\))"
 )
 _UNKNOWN_KEY = re.compile(r"Non-existent (?:config )?key: ([\w.]+)")
 

@@ -39,6 +39,10 @@ def generalized_box_iou(boxes1, boxes2):
     assert (boxes2[:, 2:] >= boxes2[:, :2]).all()
 
 
+def giou_loss(x1, x2):
+    assert (x2 >= x1).all(), "bad box: x1 larger than x2"
+
+
 def caught(function, *arguments):
     with pytest.raises(AssertionError) as raised:
         function(*arguments)
@@ -52,6 +56,10 @@ def caught(function, *arguments):
         (
             caught(generalized_box_iou, Boxes(False), Boxes(True)),
             "assert (boxes1[:, 2:] >= boxes1[:, :2]).all()",
+        ),
+        (
+            caught(giou_loss, Boxes(False), Boxes(False)),
+            'assert (x2 >= x1).all(), "bad box: x1 larger than x2"',
         ),
     ],
 )
