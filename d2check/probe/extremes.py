@@ -31,12 +31,14 @@ def measure(
     inner: Any,
     template: list[dict[str, Any]] | None,
     meter: Any,
+    autocast: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
     """Facts of the worst batch; the trials are recorded one by one. Raises NotPossible.
 
     `worst_batch_mib` (peak of reserved memory), or `worst_batch_oom` where it is too large, with
     `worst_batch_height`, `_width` (pixels of each image) and `_objects` (per image), and what
-    `meter` (as memory.CudaMeter) tells of the GPU. template: a batch of this training.
+    `meter` (as memory.CudaMeter) tells of the GPU. template: a batch of this training. autocast:
+    the context in which the training was seen to run its model.
     """
     model = getattr(inner.model, "module", inner.model)
     loader = getattr(inner, "data_loader", None)
@@ -62,11 +64,11 @@ def measure(
         raise NotPossible("the loader's batches are no list of samples")
     trials = design(template, shapes, height, width, divisor)
     device = next(model.parameters()).device
-    autocast = autocast_of(inner, device.type)
+    context = autocast or autocast_of(inner, device.type)
     zero_grad = getattr(getattr(inner, "optimizer", None), "zero_grad", None)
 
     def measured(some: list[worst_batch.Trial]) -> list[dict[str, Any]]:
-        return worst_batch.measure(model, some, meter, autocast, zero_grad)
+        return worst_batch.measure(model, some, meter, context, zero_grad)
 
     told = measured(trials)
     worst = told[-1]

@@ -53,6 +53,7 @@ class IterationProbe:
         self._parameters = parameters_of(optimizer)
         self._cuda, self._device = gpu_of(self._parameters, self._model)
         self._side_stream: Any = None
+        self._autocast: Any = None  # the context that the model is first run in, for a worst batch
         self.gpu_is_stuck = False  # or lost: what is on it can no longer be asked for
         self._watch = Stopwatch(self._cuda, self._device)
         self._host = memory.HostMemory()
@@ -95,7 +96,7 @@ class IterationProbe:
             see_in_model = self._see
         self._undo = [loader, taps.tap_metrics(self.inner, self._mark)]
         if self._model is not None and hasattr(self._model, "register_forward_pre_hook"):
-            self._undo.append(taps.tap_model(self._model, self._mark, see_in_model))
+            self._undo.append(taps.tap_model(self._model, self._mark_forward, see_in_model))
             self._undo.append(self._dense.attach(self._model))
         if self._parameters:
             optimizer = self.inner.optimizer
@@ -195,7 +196,9 @@ class IterationProbe:
 
     def _try_worst_batch(self) -> dict[str, Any]:
         template, self.batch.latest = self.batch.latest, None
-        return extremes.measure(self._session, self._trainer, self.inner, template, self._meter)
+        return extremes.measure(
+            self._session, self._trainer, self.inner, template, self._meter, self._autocast
+        )
 
     def flush(self) -> None:
         """Write what still waits for the GPU."""
@@ -252,6 +255,11 @@ class IterationProbe:
     def _mark(self, code: int) -> None:
         if self._running:
             self._watch.mark(code)
+
+    def _mark_forward(self, code: int) -> None:
+        self._mark(code)
+        if self.batch.keep_latest and self._autocast is None:
+            self._autocast = taps.autocast_now("cpu" if self._cuda is None else "cuda")
 
     def _dense_is_due(self) -> bool:
         every = dense.EVERY_IN_RAMP if self.course.in_ramp else dense.EVERY

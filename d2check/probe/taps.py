@@ -6,9 +6,12 @@ else the trainer itself. What a trainer lacks is left out, and its phase with it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from typing import Any, Callable
+
+import torch
 
 from .clocks import (
     FETCH,
@@ -93,6 +96,23 @@ def tap_model(model: Any, mark: Mark, see: Callable[[Any], None] | None) -> Undo
             handle.remove()
 
     return undo
+
+
+def autocast_now(device_type: str) -> Callable[[], Any]:
+    """The context of mixed precision that is active now, to be entered again later.
+
+    Not every trainer has Detectron2's scaler: with bfloat16 there is none, and scripts have theirs.
+    """
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4; the others are deprecated since
+        active = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if active else None
+    elif device_type == "cuda":
+        dtype = torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    else:
+        dtype = torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    if dtype is None:
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device_type, dtype=dtype)
 
 
 def is_compiled(model: Any) -> bool:

@@ -92,3 +92,28 @@ def test_gradients_are_measured_without_the_scale(records):
     """The sum of four weights has a slope of 1 in each: a norm of 2."""
     assert records[0]["grad_norm"] == pytest.approx(2.0)
     assert records[7]["grad_norm"] == pytest.approx(2.0)
+
+
+def test_a_worst_batch_is_tried_in_the_precision_of_the_scripts_own_steps(tmp_path):
+    class Halved(train_loop.SimpleTrainer):
+        def run_step(self):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                super().run_step()
+
+    model = Model()
+    loader = [[{"image": torch.zeros(3, 8, 8)}]] * 3
+    trainer = Halved(model, loader, torch.optim.SGD(model.parameters(), lr=0.01))
+    plan = {"folder": str(tmp_path), "phases": [{"name": "worst-batch", "meter": "host"}]}
+    session = Session(Plan(plan), Recorder(str(tmp_path)))
+    session.recorder.open(0)
+    probe = IterationProbe(session, trainer, StopRule(str(tmp_path / "stop"), None, None))
+    probe.attach()
+    with EventStorage(0) as trainer.storage:
+        trainer.iter = 0
+        probe.before_hooks()
+        probe.before_run()
+        trainer.run_step()
+    with probe._autocast():
+        assert torch.get_autocast_dtype("cpu") is torch.bfloat16
+        assert torch.is_autocast_enabled("cpu")
+    probe.detach()

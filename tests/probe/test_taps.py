@@ -125,3 +125,15 @@ def test_a_model_that_is_compiled_in_place_is_timed_and_its_graph_is_left_whole(
     assert not dynamo.utils.counters["graph_break"]
     undo()
     assert model._compiled_call_impl is compiled
+
+
+def test_the_context_of_mixed_precision_is_the_one_that_the_script_has_entered():
+    """Its own, of bfloat16: no scaler of Detectron2's tells of it."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        context = taps.autocast_now("cpu")
+    one = torch.ones(2, 2)
+    assert (one @ one).dtype is torch.float32
+    with context():
+        assert (one @ one).dtype is torch.bfloat16
+    with taps.autocast_now("cpu")():
+        assert (one @ one).dtype is torch.float32
