@@ -346,6 +346,24 @@ class Override:
             return "(" + ", ".join(map(str, value)) + ("," if len(value) == 1 else "") + ")"
         return str(value)
 
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the setting is one of a LazyConfig: sections of yacs configs are upper case."""
+        return not self.key.partition(".")[0].isupper()
+
+    def assignment(self) -> str:
+        """`key=value`, as LazyConfig takes it by Hydra's grammar, which has lists and no tuples."""
+        value = self.proposed
+        if isinstance(value, (list, tuple)):
+            return f"{self.key}=[{', '.join(map(str, value))}]"
+        return f"{self.key}={self.text()}"
+
+    def pasted(self) -> str:
+        """Key and value for a shell, in the form that Detectron2's script for the config takes."""
+        if self.is_lazy:
+            return _quoted(self.assignment())
+        return f"{self.key} {_quoted(self.text())}"
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -362,8 +380,8 @@ class Fix:
     proof: Proof | None = None
 
     def as_command_line(self) -> str:
-        """The overrides as `KEY VALUE KEY VALUE`, as Detectron2's train scripts take them."""
-        return " ".join(f"{o.key} {_quoted(o.text())}" for o in self.overrides)
+        """The overrides as Detectron2's train scripts take them, see `Override.pasted`."""
+        return " ".join(override.pasted() for override in self.overrides)
 
 
 @dataclass(frozen=True)
@@ -455,7 +473,7 @@ class Report:
 
 def _quoted(word: str) -> str:
     """For a shell, where it would take the word apart."""
-    return f'"{word}"' if not word or word.startswith("(") else word
+    return f'"{word}"' if not word or word.startswith("(") or "=[" in word else word
 
 
 def to_plain(value: Any) -> Any:

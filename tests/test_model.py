@@ -27,6 +27,20 @@ def test_an_override_can_be_pasted_and_keeps_its_type(proposed: object, text: st
     assert fix.as_command_line() == text
 
 
+@pytest.mark.parametrize(
+    ("key", "proposed", "text"),
+    [
+        ("optimizer.lr", 0.00125, "optimizer.lr=0.00125"),
+        ("train.max_iter", 90000, "train.max_iter=90000"),
+        ("model.pixel_std", [57.4, 57.1], '"model.pixel_std=[57.4, 57.1]"'),
+        ("train.init_checkpoint", "a.pkl", "train.init_checkpoint=a.pkl"),
+    ],
+)
+def test_an_override_of_a_lazy_config_is_one_word(key: str, proposed: object, text: str) -> None:
+    fix = Fix(because="", overrides=(Override(key, None, proposed),))
+    assert fix.as_command_line() == text
+
+
 def test_plain_data_is_strict_json() -> None:
     plain = to_plain({"value": math.nan, "verdict": Verdict.FAIL, "span": (1, 2)})
     assert plain == {"value": None, "verdict": "FAIL", "span": [1, 2]}

@@ -87,19 +87,11 @@ def amended(plan: Plan, name: str, added: Sequence[Override], first: RunReport) 
     lazy = str(entry.get("config", "")).endswith(".py")
     overrides = list(entry.get("overrides", ()))
     for override in added:
-        overrides += [_for_hydra(override)] if lazy else [override.key, override.text()]
+        overrides += [override.assignment()] if lazy else [override.key, override.text()]
     entry["overrides"] = overrides
     seed = entry.get("seed") if entry.get("seed") is not None else first.run.facts.get("seed")
     entry["seed"] = _OTHER_SEED + (seed if isinstance(seed, int) else 0)
     return replace(plan, folder=plan.folder / name, entry=entry)
-
-
-def _for_hydra(override: Override) -> str:
-    """As LazyConfig takes it: Hydra's grammar has lists and no tuples."""
-    value = override.proposed
-    if isinstance(value, (list, tuple)):
-        return f"{override.key}=[{', '.join(map(str, value))}]"
-    return f"{override.key}={override.text()}"
 
 
 def known_proofs(first: RunReport, rules: Sequence[Rule]) -> RunReport:
