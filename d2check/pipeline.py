@@ -118,7 +118,9 @@ def run(
     return _report(
         judged,
         (),
-        replace(terms, notes=(*terms.notes, *_left_out(plan), *told, *missing)),
+        replace(
+            terms, notes=(*terms.notes, *_left_out(plan), *_in_code(plan, judged), *told, *missing)
+        ),
         seconds=time.monotonic() - started,
         interrupted=interrupted,
         neutralised=_neutralised(judged),
@@ -135,6 +137,24 @@ def _left_out(plan: Plan) -> tuple[str, ...]:
     return (
         "no ramp of the rate to its peak was tried: --iterations and --budget leave it out, "
         f"--phases {','.join(PHASES)} has it tried too",
+    )
+
+
+def _in_code(plan: Plan, judged: Sequence[RunReport]) -> tuple[str, ...]:
+    """How the first change that is proposed is written in a script that sets its config itself."""
+    if plan.entry.get("kind") != "command":
+        return ()
+    proposed = (o for one in judged for f in one.findings for fix in f.fixes for o in fix.overrides)
+    first = next(proposed, None)
+    if first is None:
+        return ()
+    value = repr(first.proposed) if isinstance(first.proposed, str) else first.text()
+    script, form = ("train_net.py", "KEY VALUE")
+    if first.is_lazy:
+        script, form = "lazyconfig_train_net.py", "key=value"
+    return (
+        f"a fix is written as {script} takes it, {form}; in a script's code that is "
+        f"cfg.{first.key} = {value}",
     )
 
 

@@ -11,6 +11,8 @@ from d2check.model import (
     EndingKind,
     Event,
     Finding,
+    Fix,
+    Override,
     Run,
     RunReport,
     Series,
@@ -168,7 +170,7 @@ class Plan:
 def training(monkeypatch, tmp_path):
     """Runs the pipeline on a training that ends as told."""
 
-    def use(ending, end=None, events=(), lines=(), phases=(), **entry):
+    def use(ending, end=None, events=(), lines=(), phases=(), findings=(), **entry):
         def launch(plan, on_record, on_line, *, enough):
             on_record({"t": "begin"})
             for line in lines:
@@ -181,7 +183,7 @@ def training(monkeypatch, tmp_path):
         monkeypatch.setattr(
             pipeline.sources, "read", lambda folder: (Run("out", ending=ending, events=events),)
         )
-        monkeypatch.setattr(fleet, "judge", lambda rules, run: (finding("PASS"),))
+        monkeypatch.setattr(fleet, "judge", lambda rules, run: findings or (finding("PASS"),))
         monkeypatch.chdir(tmp_path)
         plan = Plan(tmp_path / "runs", **entry)
         plan.phases = phases
@@ -216,6 +218,24 @@ def test_a_run_of_a_length_that_was_asked_for_says_that_it_tried_no_ramp(
 ):
     report = training(Ending(EndingKind.STOPPED), phases=plan_phases(names, iterations, None))
     assert any("no ramp" in note and "--phases" in note for note in report.notes) is told
+
+
+@pytest.mark.parametrize(
+    ("kind", "proposed", "code"),
+    [
+        ("command", 0.0025, "cfg.SOLVER.BASE_LR = 0.0025"),
+        ("command", (60, 80), "cfg.SOLVER.BASE_LR = (60, 80)"),
+        ("command", "BN", "cfg.SOLVER.BASE_LR = 'BN'"),
+        ("config", 0.0025, None),
+    ],
+)
+def test_a_script_that_sets_its_config_in_code_is_told_how_a_fix_is_written_there(
+    training, kind, proposed, code
+):
+    fix = Fix("the linear rule", overrides=(Override("SOLVER.BASE_LR", 0.02, proposed),))
+    wrong = finding("WARN", fixes=(Fix("look", action="Look"), fix))
+    report = training(Ending(EndingKind.STOPPED), kind=kind, findings=(wrong,))
+    assert [note.rpartition("that is ")[2] for note in report.notes] == ([code] if code else [])
 
 
 def test_an_interrupted_training_is_judged_and_is_exit_2(training):

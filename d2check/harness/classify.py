@@ -32,6 +32,12 @@ _NON_FINITE = re.compile(
 _LAST_LINE = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
 
+# Python's input() at the end of an empty standard input.
+_NO_ANSWER = (
+    "the script asks a question, and a check gives it no input; d2check run -- sh -c "
+    "'echo y | python train.py' answers y"
+)
+
 _SIGNALS = {
     "SIGKILL": "a person, a job scheduler or the kernel's out-of-memory killer sends it",
     "SIGSEGV": "native code read memory that is not its own",
@@ -145,7 +151,8 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
         if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
     )
     kind = crash_kind(error, message)
-    for more in filter(None, (_images_of(end), _weights_of(end, message))):
+    asked = _NO_ANSWER if error == "EOFError" and "reading a line" in (message or "") else None
+    for more in filter(None, (_images_of(end), _weights_of(end, message), asked)):
         message = f"{message.rstrip('.')}; {more}" if message else more
     return _ending(seen, kind, error, message, frames)
 

@@ -140,9 +140,9 @@ def see_config(cfg: Any, session: Session) -> None:
         write, neutral = lazy.write, lazy.neutralise
     else:
         return
+    use_cpu_without_cuda(cfg, session)
     if comm.get_rank() == 0:
         write(cfg, session)
-    use_cpu_without_cuda(cfg, session)
     if session.plan.neutralise:
         neutral(cfg, session)
 

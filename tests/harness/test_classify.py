@@ -257,3 +257,11 @@ def test_a_crash_names_the_images_that_it_happened_over(count, rest):
 def test_weights_that_could_not_be_loaded_are_named(message, told):
     end = crashed("URLError", message, weights="detectron2://a/b.pkl")
     assert classify(Evidence(end=end, exit_status=1)).message == told
+
+
+def test_a_script_that_asks_is_told_how_to_be_answered():
+    ending = classify(Evidence(end=crashed("EOFError", "EOF when reading a line"), exit_status=1))
+    assert "asks a question" in (ending.message or "")
+    assert "echo y |" in (ending.message or "")
+    other = classify(Evidence(end=crashed("EOFError", "Ran out of input"), exit_status=1))
+    assert other.message == "Ran out of input"  # a torn pickle
