@@ -62,6 +62,7 @@ RESULT = Path(__file__).with_name("foresight.jsonl")
 TABLE = Path(__file__).with_name("foresight.md")
 SETUP = Path(__file__).with_name("foresight_setup.py")
 TRAINED = "MODEL.WEIGHTS"
+BAD_BOX = "bad box"  # fvcore's GIoU asserts that corners are in order; FCOS's are, unless NaN
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,8 @@ def outcome(folder: Path) -> tuple[bool, str]:
     """(whether the full training failed, what it did)."""
     (full,) = sources.read(folder)
     values = full.series["total_loss"].values
-    if full.ending.kind is EndingKind.NON_FINITE or not np.isfinite(values).all():
+    broke = full.ending.kind is EndingKind.NON_FINITE or BAD_BOX in (full.ending.message or "")
+    if broke or not np.isfinite(values).all():
         return True, f"NaN at {full.ending.iteration}"
     assert full.ending.kind is EndingKind.STOPPED, full.ending
     if DENSE_RECOGNITION in full.series:

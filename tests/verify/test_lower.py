@@ -1,4 +1,4 @@
-"""Where a classifier has learned nothing, the same training at a lower rate tells whether it can."""
+"""Where nothing was learned, the same training at a lower rate tells whether it can be."""
 
 from __future__ import annotations
 
