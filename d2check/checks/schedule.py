@@ -42,7 +42,7 @@ def warmup_share(
     extras: dict[str, Scalar] = {
         "warmup_iterations": int(warmup_iterations),
         "planned_iterations": planned_iterations,
-        "proposed_warmup": max(1, min(1000, planned_iterations // 10)),
+        "proposed_warmup": _tenth(planned_iterations, ()),
         "read_from": source,
     }
     return Measurement(warmup_iterations / planned_iterations, "share", None, extras)
@@ -96,6 +96,8 @@ def first_rate(
     warmup_iterations: float | None = None,
     images_per_batch: int | None = None,
     meta_architecture: str | None = None,
+    planned_iterations: int | None = None,
+    steps: Sequence[float] | None = None,
     *,
     near_start: int = 25,
 ) -> Measurement:
@@ -103,7 +105,7 @@ def first_rate(
 
     extras: first_at (iteration), peak, asked ("yes" where the config asks for a warm-up),
     over_linear (peak / rate of the linear rule; at 1 a training survives the lack of a warm-up),
-    proposed_warmup.
+    proposed_warmup (a tenth of the run, at most 1,000 and half of the way to the first step).
     """
     if not len(lr) or int(lr.iterations[0]) > near_start:
         return Measurement(None, undecided="the first iterations were not recorded")
@@ -118,7 +120,7 @@ def first_rate(
         "over_linear": peak / linear_rule(images_per_batch, meta_architecture)
         if images_per_batch
         else None,
-        "proposed_warmup": 1000,
+        "proposed_warmup": _tenth(planned_iterations, steps or ()),
     }
     share = float(lr.values[0]) / peak
     return Measurement(share, "share", (int(lr.iterations[0]), int(lr.iterations[0])), extras)
@@ -128,6 +130,13 @@ def _has_reference(meta_architecture: str | None) -> bool:
     if meta_architecture is None or meta_architecture in (*REFERENCE_LR, *_RCNN_RATED):
         return True
     return "RCNN" in meta_architecture.upper().replace("_", "")
+
+
+def _tenth(planned_iterations: int | None, steps: Sequence[float]) -> int | None:
+    """A warm-up as long as a tenth of the run, that ends well before the first step."""
+    if planned_iterations is None:
+        return None
+    return max(1, int(min(1000, planned_iterations // 10, *(step // 2 for step in steps))))
 
 
 def linear_rule(images_per_batch: int, meta_architecture: str | None) -> float:
