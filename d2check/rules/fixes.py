@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from d2check.config import keys
+from d2check.config.lazy_settings import lazy_change
 from d2check.model import Fix, Override, Run
 from d2check.rules import wording
 from d2check.rules.expressions import Absent
@@ -69,17 +69,27 @@ def same(current: Any, proposed: Any) -> bool:
 
 
 def _changes(proposed: Mapping[str, Any], run: Run) -> tuple[Override, ...]:
-    lazy = run.config is not None and run.config.kind == "lazy"
     overrides = []
     for key, value in proposed.items():
         current = setting(run, key)
         value = _settled(value, current)
-        name = keys.lazy_name(key) if lazy else key
-        if name is None or (isinstance(value, float) and not math.isfinite(value)):
+        change = _in_terms_of(run, key, current, value)
+        if change is None or (isinstance(value, float) and not math.isfinite(value)):
             return ()
         if current is None or not same(current, value):
-            overrides.append(Override(name, current, value))
+            overrides.append(change)
     return tuple(overrides)
+
+
+def _in_terms_of(run: Run, key: str, current: Any, value: Any) -> Override | None:
+    """A change of a yacs key as the run's own kind of config takes it; None where it cannot."""
+    if run.config is None or run.config.kind != "lazy":
+        return Override(key, current, value)
+    change = lazy_change(run.config, key, value)
+    if change is None:
+        return None
+    name, own = change
+    return Override(name, run.config.values.get(name), own)
 
 
 def _settled(value: Any, current: Any) -> Any:

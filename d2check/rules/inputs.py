@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from d2check.config import keys
+from d2check.config.lazy_settings import lazy_setting
 from d2check.model import EndingKind, Measurement, Run, Series, Statistic
 from d2check.rules.absence import why_absent
 from d2check.rules.beginning import beginning
@@ -87,7 +88,7 @@ def has_config(run: Run) -> bool:
 def setting(run: Run, key: str) -> Any:
     """A yacs key's value in the run's config; None when not known.
 
-    A LazyConfig is asked by its own name for the setting. Where a config is no whole dump, the
+    A LazyConfig is asked in its own terms for the setting. Where a config is no whole dump, the
     schedule's keys (SOLVER) have Detectron2's defaults, as the planned rate has; what it leaves
     out of the rest (weights, classes, norms) is not known: code or a base may have set it.
     """
@@ -95,8 +96,7 @@ def setting(run: Run, key: str) -> Any:
     if config is None or config.matches_run is False:
         return None
     if config.kind == "lazy":
-        own = keys.lazy_name(key)
-        return config.values.get(own) if own else None
+        return lazy_setting(config, key)
     if key in config.values or config.complete:
         return config.values.get(key)
     return keys.defaults().get(key) if key.startswith("SOLVER.") else None

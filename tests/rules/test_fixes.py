@@ -109,6 +109,21 @@ def test_a_lazy_config_is_repaired_by_its_own_names():
     assert made({"SOLVER.WARMUP_ITERS": "30"}, run=lazy) is None
 
 
+def test_a_warm_up_of_a_lazy_config_is_repaired_as_a_share():
+    values = {
+        "train.max_iter": 300,
+        "lr_multiplier._target_": "detectron2.solver.WarmupParamScheduler",
+        "lr_multiplier.warmup_length": 1.0,
+        "lr_multiplier.scheduler._target_": "fvcore.common.param_scheduler.ConstantParamScheduler",
+    }
+    run = Run("test", config=Config("lazy", values))
+    fix = made({"SOLVER.WARMUP_ITERS": "30"}, run=run)
+    assert fix.as_command_line() == "lr_multiplier.warmup_length=0.1"
+    assert fix.overrides[0].current == 1.0
+    (rule,) = [rule for rule in load_rules() if rule.id == "schedule/warmup-unfinished"]
+    assert judge([rule], run)[0].verdict is Verdict.WARN
+
+
 def diverging(*, config):
     loss = Series("total_loss", np.arange(300), np.linspace(2, 9, 300))
     (rule,) = [r for r in load_rules() if r.id == "loss/diverges"]
