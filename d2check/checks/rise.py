@@ -60,7 +60,8 @@ def loss_rise(
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
     if is_dense(curve.heads):
-        curve = curve.rows(curve.iterations >= NORMALISED_AFTER)
+        # Of a resumed one too: the mean is in no checkpoint.
+        curve = curve.rows(curve.iterations >= curve.iterations[0] + NORMALISED_AFTER)
     if len(curve) < min_rows:
         return Measurement(
             None, undecided=f"only {counted(len(curve), 'row')}; {min_rows} are needed"
