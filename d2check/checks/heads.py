@@ -269,7 +269,8 @@ def roi_stall(
         return Measurement(None, undecided=curve)
     names = [n for n in ("loss_cls", "loss_box_reg") if n in curve.heads]
     if len(names) < 2 or "loss_rpn_cls" not in curve.heads:
-        return Measurement(None, undecided="not a two-stage detector's losses")
+        why = "not the losses of a detector with one box head"
+        return Measurement(None, undecided=why)
     curve = at_base_rate(curve)
     if len(curve) < min_rows or curve.effective[-1] < min_effective:
         return Measurement(

@@ -196,6 +196,8 @@ def box_format(
     }
     if refusal.value:
         return Measurement(1.0, "share", None, extras)
+    if sampled == 0:
+        return Measurement(None, undecided="the data set has no upright boxes in pixels")
     if sampled is None or misplaced is None:
         why = refusal.undecided or "nobody looked at the boxes of the data set; `d2check run` does"
         return Measurement(None, undecided=why)
@@ -226,8 +228,10 @@ def class_range(
     if broke.value:
         return Measurement(max(1.0, beyond), "classes", None, extras)
     if extras["last"] is None:
-        why = broke.undecided or "nobody looked at the class ids of the objects; `d2check run` does"
-        return Measurement(None, undecided=why)
+        why = (
+            "nobody looked at the class ids of the objects; `d2check run` does as it trains on them"
+        )
+        return Measurement(None, undecided=broke.undecided or why)
     return Measurement(beyond, "classes", None, extras)
 
 

@@ -154,12 +154,14 @@ def facts(dicts: list[dict[str, Any]]) -> dict[str, Any]:
     """Facts `boxes_*` of a data set: how many boxes cannot be meant as they say.
 
     Where records of both formats are mixed, those of the format with the larger share of misplaced
-    boxes are told. Empty where no image tells its size.
+    boxes are told. Of none, where no image of known size has an upright box, their number alone.
     """
     by_mode: dict[int, list[Sample]] = {}
     for sample in samples(dicts):
         by_mode.setdefault(sample.mode, []).append(sample)
     told: dict[str, Any] = {}
+    if not by_mode:
+        return {"boxes_sampled": 0}
     for mode, found in sorted(by_mode.items()):
         wrong = count(found, DECLARED[mode])
         if told and wrong / len(found) <= told["boxes_misplaced"] / told["boxes_sampled"]:

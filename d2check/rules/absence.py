@@ -43,6 +43,8 @@ def why_absent(room: str, name: str, run: Run) -> str:
     if room == "run":
         return _UNKNOWN_OF_RUN.get(name, f"{name.replace('_', ' ')} is not known")
     if name == "losses":
+        if "total_loss" in run.series:  # Detectron2 stores no part of a sum of one
+            return "only total_loss is recorded, no loss of a part of the model"
         return "no losses are recorded"
     where = _SOURCES_OF.get(name) or (_ONLY_BY_RUN if _RECORDED.match(name) else "")
     return f"{name.strip('*')} is not recorded" + (f"; {where}" if where else "")

@@ -133,7 +133,7 @@ def test_a_learning_box_head_goes_on_falling():
 def test_one_stage_detectors_have_no_such_head():
     total, heads = mask_rcnn(300)
     retina = {n: heads[n] for n in ("loss_cls", "loss_box_reg")}
-    assert "two-stage" in (roi_stall(retina, total).undecided or "")
+    assert "one box head" in (roi_stall(retina, total).undecided or "")
 
 
 @pytest.mark.parametrize(("rows", "judged"), [(80, False), (200, True)])

@@ -88,6 +88,7 @@ def test_the_share_of_misplaced_boxes_is_told_with_the_best_other_reading():
 def test_boxes_that_nobody_looked_at_are_not_judged():
     assert "d2check run" in box_format(Ending(EndingKind.FINISHED)).undecided
     assert "how the run ended" in box_format(Ending(EndingKind.UNKNOWN)).undecided
+    assert "no upright boxes" in box_format(Ending(EndingKind.FINISHED), (), 0).undecided
     assert "only 9 boxes" in box_format(Ending(EndingKind.FINISHED), (), 9, 9).undecided
 
 

@@ -41,6 +41,12 @@ def test_a_missing_series_is_a_skip_that_says_who_has_it(rule):
     assert "total_loss is not recorded" in reason(rule, Run("test"))
 
 
+def test_losses_of_which_only_the_sum_is_there_are_told_as_such(load):
+    rule = load(name=RULE.replace("series.total_loss}", "series.losses}"))[0]
+    assert reason(rule, Run("test")) == "no losses are recorded"
+    assert reason(rule, run_with(50)).startswith("only total_loss is recorded")
+
+
 def test_what_a_training_that_never_began_lacks_is_told_by_that(rule):
     crashed = Ending(EndingKind.CRASHED, error="NameError", message="name 'x' is not defined")
     assert "before its first iteration" in reason(rule, Run("test", ending=crashed))

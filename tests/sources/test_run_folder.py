@@ -103,6 +103,13 @@ def test_later_facts_win_and_notes_become_events(tmp_path):
     assert [(e.kind, e.read_from) for e in run.events] == [("skipped-weights", "records.jsonl:3")]
 
 
+def test_one_class_alone_is_why_no_class_is_the_rarest(tmp_path):
+    note = {"t": "note", "kind": "dataset", "message": "9 images", "instances": {"person": 24}}
+    run = only(folder_of(tmp_path, [begin(), note, iteration(0)]))
+    assert "instances_fewest" not in run.facts
+    assert "fewer than two classes" in run.absent["instances_fewest"]
+
+
 def test_phases_end_where_the_next_begins(tmp_path):
     records = [begin(), {"t": "phase", "name": "as-configured", "first_iteration": 0}]
     records += [iteration(i) for i in range(3)]

@@ -119,7 +119,7 @@ def _run(
     facts: dict[str, Scalar] = {}
     if main.begun:
         facts = {"world_size": main.world_size, **main.facts}
-    absent = {"config": no_config} if no_config else {}
+    absent = {**main.absent, **({"config": no_config} if no_config else {})}
     if any(event.kind == "own-loop" for event in main.events):
         series.pop("hooks_s", None)
         absent["hooks_s"] = "the script has a loop of its own, whose hooks are not told apart"

@@ -44,6 +44,7 @@ class Records:
     phases: list[tuple[str, int]] = field(default_factory=list)
     trials: list[Mapping[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)  # why a fact is not there
     end: Mapping[str, Any] | None = None
     begun: bool = False
     malformed_lines: int = 0
@@ -94,6 +95,9 @@ def take(records: Records, record: Mapping[str, Any], where: str) -> None:
         records.events.append(Event(str(record["kind"]), str(record["message"]), at, where))
         if record["kind"] == "dataset":
             records.facts.update(_of_data_set(record))
+            if isinstance(record.get("instances"), Mapping):
+                of_two = "the objects of the training set are of fewer than two classes"
+                records.absent = dict.fromkeys(("instances_fewest", "instances_most"), of_two)
     elif kind == "end":
         records.end = {**record, "read_from": where}
 
