@@ -73,6 +73,9 @@ class Machine:
             return
         try:
             self._gpu = nvml.Gpu(nvml.pci_address(ordinal_of(self._cuda, self._device)))
+            if not self._own_mib():  # what is the training's own would be taken for others'
+                self._gpu = None
+                raise nvml.Unavailable("PyTorch's allocator does not tell what it holds")
         except nvml.Unavailable as why:
             self._tell({"gpu_unwatched": str(why)})
             return
@@ -141,13 +144,20 @@ class Machine:
     def _look_at_gpu(self) -> dict[str, float]:
         gpu = self._gpu
         assert gpu is not None
-        own_mib = self._cuda.memory_reserved(self._device) / MIB
+        own_mib = self._own_mib()
         told = self._of_gpu.look(lambda: gpu.sample(own_mib))
         held, most = told.get("gpu_others_mib"), self._others_mib
         if held is not None and (most is None or held > most + TOLD_MIB):
             self._others_mib = held
             self._tell({"gpu_held_by_others_mib": held})
         return told
+
+    def _own_mib(self) -> float:
+        """What PyTorch has reserved; 0 where a user's own allocator keeps no statistics."""
+        try:
+            return float(self._cuda.memory_reserved(self._device) / MIB)
+        except RuntimeError:
+            return 0.0
 
     def _tell(self, facts: dict[str, Any]) -> None:
         self._session.recorder.write({"t": "facts", "facts": facts})

@@ -121,6 +121,19 @@ def test_who_holds_the_gpu_is_known_before_the_first_and_after_the_last_iteratio
     assert gpu.asked_with == [3.0, 3.0, 3.0, 3.0]
 
 
+def test_with_an_allocator_that_does_not_tell_what_is_ones_own_nobody_is_blamed(watched, told):
+    looked, _ = watched
+
+    def refuse(device):
+        raise RuntimeError("CUDAPluggableAllocator does not yet support getDeviceStats.")
+
+    looked._cuda.memory_reserved = refuse
+    looked.begin()
+    looked.end()
+    why = "PyTorch's allocator does not tell what it holds"
+    assert told == [{"t": "facts", "facts": {"gpu_unwatched": why}}]
+
+
 def test_a_machine_without_the_drivers_library_says_so(told):
     session = types.SimpleNamespace(recorder=types.SimpleNamespace(write=told.append))
     cuda = types.SimpleNamespace(current_device=lambda: 0)
