@@ -6,6 +6,7 @@ shares of the last one (configs/common/coco_schedule.py, fvcore's MultiStepParam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,14 @@ _FORMATS = (
     "dataloader.train.mapper.img_format",
 )  # detrex's
 _DIGITS = 6
+_KEY = re.compile(r"\b[A-Z]+(?:\.[A-Z_0-9]+)+\b")
+# Told in iterations; the config has shares.
+_IN_TEXT = {
+    "SOLVER.STEPS": "the milestones of lr_multiplier",
+    "SOLVER.WARMUP_ITERS": "the warm-up of lr_multiplier",
+    "MODEL.PIXEL_MEAN": "model.pixel_mean",
+    "MODEL.PIXEL_STD": "model.pixel_std",
+}
 
 
 def lazy_setting(config: Config, key: str) -> Any:
@@ -37,6 +46,13 @@ def lazy_change(config: Config, key: str, value: Any) -> tuple[str, Any] | None:
     if own:
         return own, value
     return _WRITE[key](config, value) if key in _WRITE else None
+
+
+def in_lazy_names(text: str) -> str:
+    """A text about yacs keys with the names that LazyConfigs have for them, where there are any."""
+    return _KEY.sub(
+        lambda found: keys.lazy_name(found[0]) or _IN_TEXT.get(found[0], found[0]), text
+    )
 
 
 def _kind(target: Any) -> str:

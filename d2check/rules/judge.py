@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from d2check.config.lazy_settings import in_lazy_names
 from d2check.model import Finding, Fix, Measurement, Run, Verdict
 from d2check.rules import wording
 from d2check.rules.conditions import Unknown, UnknownName, evaluate
@@ -40,7 +41,27 @@ def judge(rules: Sequence[Rule], run: Run) -> tuple[Finding, ...]:
     the others go on.
     """
     findings = [judge_rule(rule, run).finding for rule in rules]
+    if run.config is not None and run.config.kind == "lazy":
+        findings = [_in_lazy_names(finding) for finding in findings]
     return arrange(fold(rules, findings, run))
+
+
+def _in_lazy_names(finding: Finding) -> Finding:
+    """The finding in the words of a LazyConfig: rules are written with yacs' keys."""
+    return replace(
+        finding,
+        message=in_lazy_names(finding.message),
+        reason=finding.reason and in_lazy_names(finding.reason),
+        why=in_lazy_names(finding.why),
+        fixes=tuple(
+            replace(
+                fix,
+                because=in_lazy_names(fix.because),
+                action=fix.action and in_lazy_names(fix.action),
+            )
+            for fix in finding.fixes
+        ),
+    )
 
 
 def judge_rule(rule: Rule, run: Run) -> Judgement:

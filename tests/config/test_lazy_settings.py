@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2check.config.lazy_settings import lazy_change, lazy_setting
+from d2check.config.lazy_settings import in_lazy_names, lazy_change, lazy_setting
 from d2check.model import Config
 
 FVCORE = "fvcore.common.param_scheduler."
@@ -112,3 +112,16 @@ def test_a_change_means_what_was_asked_for(key, value):
 def test_a_change_that_no_single_setting_makes_is_none():
     assert lazy_change(lazy(), "SOLVER.STEPS", [30000]) is None  # there are three values
     assert lazy_change(lazy(), "DATALOADER.SAMPLER_TRAIN", "TrainingSampler") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("MODEL.WEIGHTS is empty.", "train.init_checkpoint is empty."),
+        ("set TEST.EVAL_PERIOD, see a.B", "set train.eval_period, see a.B"),
+        ("SOLVER.STEPS (60, 80)", "the milestones of lr_multiplier (60, 80)"),
+        ("INPUT.CROP.ENABLED is on", "INPUT.CROP.ENABLED is on"),  # no setting of its own
+    ],
+)
+def test_texts_are_told_in_the_configs_own_names(text, told):
+    assert in_lazy_names(text) == told

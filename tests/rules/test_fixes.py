@@ -124,6 +124,20 @@ def test_a_warm_up_of_a_lazy_config_is_repaired_as_a_share():
     assert judge([rule], run)[0].verdict is Verdict.WARN
 
 
+def test_what_is_said_of_a_lazy_config_is_said_in_its_names():
+    (rule,) = [rule for rule in load_rules() if rule.id == "weights/not-loaded"]
+    facts = {
+        "parameters": 50_000_000,
+        "images_per_batch": 2,
+        "meta_architecture": "GeneralizedRCNN",
+    }
+    values = {"train.init_checkpoint": "", "train.max_iter": 9000}
+    (finding,) = judge([rule], Run("test", facts=facts, config=Config("lazy", values)))
+    assert finding.verdict is Verdict.WARN
+    assert "train.init_checkpoint is empty" in finding.why
+    assert "Set train.init_checkpoint" in finding.fixes[0].action
+
+
 def diverging(*, config):
     loss = Series("total_loss", np.arange(300), np.linspace(2, 9, 300))
     (rule,) = [r for r in load_rules() if r.id == "loss/diverges"]
