@@ -30,11 +30,16 @@ _RESERVED = re.compile(rf"{_SIZE} reserved in total by PyTorch")
 # Context, kernels and libraries of one process beside PyTorch's own blocks: less than this.
 BESIDE_TORCH_MIB = 2048.0
 
-# What the start of a training refuses: fvcore's MultiStepParamScheduler, Detectron2's scheduler
+# What a training refuses. Its start: fvcore's MultiStepParamScheduler, Detectron2's scheduler
 # before v0.5, and detectron2/data/build.py.
 _REFUSED = (
     ("steps", re.compile(r"\bmile?stones?\b|Total num_updates must be greater", re.IGNORECASE)),
     ("batch", re.compile(r"atch.* must be divisible by", re.IGNORECASE)),
+    # detectron2/structures/instances.py, where a head wants what no object of the batch has.
+    ("masks", re.compile(r"Cannot find field 'gt_masks'")),
+    ("keypoints", re.compile(r"Cannot find field 'gt_keypoints'")),
+    # torch/cuda/__init__.py, of a script that sends its model or data there by itself.
+    ("cpu", re.compile(r"Found no NVIDIA driver|Torch not compiled with CUDA enabled")),
 )
 
 _OTHER_STARTS = ("restart", "resume", "two-writers", "second-writer", "failed-start")
@@ -44,7 +49,8 @@ def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measuremen
     """1 if the training was ended by an error or a signal, 0 if it was not, with the kind in words.
 
     extras: kind (text of EndingKind), error, message, where (last of the user's lines), at
-    (iteration), refused (by the error's words "steps" of the schedule or the "batch", else None).
+    (iteration), refused (by the error's words: "steps" of the schedule, the "batch", objects
+    without "masks" or "keypoints", a "cpu" where a GPU was asked for; else None).
     Undecided where no trace tells how it ended.
     """
     found = _is(ending, _UNHAPPY, last_iteration)

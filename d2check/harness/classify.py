@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any
 
@@ -36,6 +37,17 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
 _NO_ANSWER = (
     "the script asks a question, and a check gives it no input; d2check run -- sh -c "
     "'echo y | python train.py' answers y"
+)
+
+# detectron2/data/catalog.py; the names of detectron2/data/datasets/builtin.py.
+_NOT_REGISTERED = re.compile(r"Dataset '(.+?)' is not registered! Available datasets are: (.+)")
+_BUILTIN_SETS = (
+    "coco_20",
+    "keypoints_coco_20",
+    "lvis_v",
+    "cityscapes_fine_",
+    "voc_20",
+    "ade20k_sem",
 )
 
 _SIGNALS = {
@@ -150,7 +162,7 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
         for frame in end.get("traceback") or ()
         if isinstance(frame, (list, tuple)) and len(frame) in (3, 4)
     )
-    kind = crash_kind(error, message)
+    kind, message = crash_kind(error, message), _without_builtin_sets(message)
     asked = _NO_ANSWER if error == "EOFError" and "reading a line" in (message or "") else None
     for more in filter(None, (_images_of(end), _weights_of(end, message), asked)):
         message = f"{message.rstrip('.')}; {more}" if message else more
@@ -165,6 +177,21 @@ def _images_of(end: Mapping[str, Any]) -> str | None:
     names = [PurePath(str(file)).name for file in files]
     more = f" and {len(names) - IMAGES} more" if len(names) > IMAGES else ""
     return f"the batch was of {', '.join(names[:IMAGES])}{more}"
+
+
+def _without_builtin_sets(message: str | None) -> str | None:
+    """Detectron2 lists its 50 own data sets before the user's, which are those that were meant."""
+    told = _NOT_REGISTERED.match(message or "")
+    if told is None:
+        return message
+    own = [name for name in told[2].split(", ") if not name.startswith(_BUILTIN_SETS)]
+    near = get_close_matches(told[1].lower(), [name.lower() for name in own], 1)
+    meant = next((name for name in own if [name.lower()] == near), None)
+    return (
+        f"Dataset '{told[1]}' is not registered"
+        + (f" (meant '{meant}'?)" if meant else "")
+        + f"; registered are {', '.join(own) or 'none'}, and Detectron2's own"
+    )
 
 
 def _weights_of(end: Mapping[str, Any], message: str | None) -> str | None:

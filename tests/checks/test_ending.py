@@ -40,6 +40,8 @@ def test_a_planned_end_is_none(kind):
             "steps",
         ),
         ("Total batch size (6) must be divisible by the number of gpus (4).", "batch"),
+        ("Cannot find field 'gt_masks' in the given Instances!", "masks"),
+        ("Torch not compiled with CUDA enabled", "cpu"),
         ("No module named 'shapes'", None),
         (None, None),
     ],

@@ -265,3 +265,24 @@ def test_a_script_that_asks_is_told_how_to_be_answered():
     assert "echo y |" in (ending.message or "")
     other = classify(Evidence(end=crashed("EOFError", "Ran out of input"), exit_status=1))
     assert other.message == "Ran out of input"  # a torn pickle
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own", "told"),
+    [
+        (
+            "trainset",
+            "trainSet, testSet",
+            "(meant 'trainSet'?); registered are trainSet, testSet, and",
+        ),
+        ("birds", "wire_train", "'birds' is not registered; registered are wire_train, and"),
+    ],
+)
+def test_of_registered_data_sets_the_users_own_are_told(wanted, own, told):
+    message = (
+        f"Dataset '{wanted}' is not registered! Available datasets are: coco_2014_train, "
+        f"lvis_v1_val, {own}"
+    )
+    found = classify(Evidence(end=crashed("KeyError", message), exit_status=1)).message or ""
+    assert told in found
+    assert "lvis" not in found
