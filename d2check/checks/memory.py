@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,13 +217,15 @@ def fragmentation(
     allocated: Series,
     gpu_total_mib: float | None = None,
     retries: Series | None = None,
+    torch: str | None = None,
     *,
     skip_rows: int = 20,
 ) -> Measurement:
     """Share of the reserved memory that no tensor uses at the peaks.
 
     reserved, allocated: MiB, peaks per iteration. extras: unused_mib, reserved_share (of the
-    GPU), retries (times the allocator had to free its cache and try again).
+    GPU), retries (times the allocator had to free its cache and try again), can_expand ("yes" where
+    PyTorch knows segments that can grow, from 2.1 on; an older one ends at that setting).
     """
     if len(reserved) <= skip_rows or len(allocated) <= skip_rows:
         return Measurement(None, undecided="too few rows with memory figures")
@@ -230,6 +233,7 @@ def fragmentation(
     extras: dict[str, Scalar] = {
         "unused_mib": held - used,
         "reserved_share": held / gpu_total_mib if gpu_total_mib else None,
+        "can_expand": _can_expand(torch),
         "retries": float(retries.values[-1]) if retries is not None and len(retries) else None,
     }
     span = (int(reserved.iterations[skip_rows]), int(reserved.iterations[-1]))
@@ -261,3 +265,11 @@ def underused(
     }
     span = (int(peak_reserved.iterations[0]), int(peak_reserved.iterations[-1]))
     return Measurement(peak / gpu_total_mib, "share", span, extras)
+
+
+def _can_expand(torch: str | None) -> str:
+    """Whether a version of PyTorch has expandable_segments: "yes", "no" or "unknown"."""
+    found = re.match(r"(\d+)\.(\d+)", torch or "")
+    if found is None:
+        return "unknown"
+    return "yes" if (int(found[1]), int(found[2])) >= (2, 1) else "no"

@@ -205,6 +205,8 @@ def pixel_statistics(
     pixel_mean: Sequence[float],
     image_format: str,
     checkpoint: str | None = None,
+    stride_in_1x1: bool | None = None,
+    backbone: str | None = None,
 ) -> Measurement:
     """1 if the normalisation of the pixels does not fit the family of the weights, else 0.
 
@@ -212,7 +214,8 @@ def pixel_statistics(
     torchvision's, timm's and MoCo's weights want RGB and a std of about 58; Detectron2's MSRA
     weights want BGR and a std of 1, its X-101-32x8d BGR and a std of about 58 (as the model zoo's
     configs have it). Undecided without weights, and where the family is not to be told from the
-    name. extras: family, std (mean of the three), image_format.
+    name. extras: family, std (mean of the three), image_format, stride_fits ("no" for a ResNet with
+    MODEL.RESNETS.STRIDE_IN_1X1, as only Detectron2's MSRA weights have it).
     """
     name = (checkpoint or weights).lower()
     std = sum(float(v) for v in pixel_std) / max(len(pixel_std), 1)
@@ -231,6 +234,7 @@ def pixel_statistics(
         "std": std,
         "mean": sum(float(v) for v in pixel_mean) / max(len(pixel_mean), 1),
         "image_format": image_format,
+        "stride_fits": "no" if stride_in_1x1 and "resnet" in (backbone or "").lower() else "yes",
     }
     if family == "torchvision":
         wrong = std <= 2.0 or image_format != "RGB"

@@ -41,6 +41,10 @@ _CLASSES: Mapping[str, str] = {
     "PanopticDeepLab": "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
     "TensorMask": "MODEL.TENSOR_MASK.NUM_CLASSES",
 }
+# Where projects let the optimizer be chosen; Detectron2's own build_optimizer makes an SGD.
+_OPTIMIZERS = tuple(f"SOLVER.{name}" for name in (
+    "OPTIMIZER", "OPTIMIZER_NAME", "OPTIMIZER_TYPE", "OPTIM", "OPTIM_NAME",
+))  # fmt: skip
 _LAZY_CLASSES = ("model.roi_heads.num_classes", "model.num_classes", "model.head.num_classes")
 
 
@@ -67,9 +71,22 @@ def config_facts(config: Config, world_size: int | None = None) -> dict[str, Sca
     classes = _classes(config, facts.get("meta_architecture"))
     if classes is not None:
         facts["classes"] = classes
+    optimizer = _optimizer(config)
+    if optimizer:
+        facts["optimizer"] = optimizer
     if world_size:
         facts["world_size"] = world_size
     return facts
+
+
+def _optimizer(config: Config) -> str | None:
+    """The optimizer by its name, in capitals; None where the config is only a part."""
+    if config.kind == "lazy":
+        target = config.get("optimizer._target_")
+        return target.rpartition(".")[2].upper() if isinstance(target, str) else None
+    named = (config.get(key) for key in _OPTIMIZERS)
+    told = next((name for name in named if isinstance(name, str) and name), None)
+    return (told or "SGD").upper() if told or config.complete else None
 
 
 def _named(config: Config, key: str) -> Any:

@@ -142,3 +142,13 @@ def test_a_script_without_a_config_is_judged_by_its_model():
     assert from_scratch(frozen_norms=4, identity_norms=4, state_dicts_loaded=0).value == 1
     loaded = from_scratch(frozen_norms=0, identity_norms=0, state_dicts_loaded=1)
     assert (loaded.value, loaded.extras["loaded_from"]) == (0, "by the model itself")
+
+
+def test_a_torchvision_resnet_that_strides_in_its_1x1_does_not_fit():
+    """Detectron2's default is that of the MSRA weights (tools/convert-torchvision-to-d2.py)."""
+    given = ("torchvision/R-50.pkl", (1.0, 1.0, 1.0), (103.5, 116.3, 123.7), "BGR")
+    resnet = "build_resnet_fpn_backbone"
+    fits = [pixel_statistics(*given, None, stride, name).extras["stride_fits"]
+            for stride, name in ((True, resnet), (False, resnet), (None, resnet),
+                                 (True, "D2SwinTransformer"))]  # fmt: skip
+    assert fits == ["no", "yes", "yes", "yes"]

@@ -12,7 +12,7 @@ def test_facts_of_a_yacs_config():
     }  # fmt: skip
     assert config_facts(Config("yacs", values)) == {
         "images_per_batch": 2, "workers": 0, "meta_architecture": "RetinaNet", "device": "cpu",
-        "amp": True, "seed": 5, "classes": 7,
+        "amp": True, "seed": 5, "classes": 7, "optimizer": "SGD",
     }  # fmt: skip
 
 
@@ -36,3 +36,12 @@ def test_facts_of_a_lazy_config():
 def test_a_part_of_a_config_settles_only_what_it_names():
     part = Config("yacs", {"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, complete=False)
     assert config_facts(part) == {"meta_architecture": "GeneralizedRCNN"}
+
+
+def test_the_optimizer_is_the_one_that_the_config_names():
+    """Detectron2's own are SGD; projects choose by a key of their own, LazyConfigs by a class."""
+    adamw = Config("yacs", {"SOLVER.OPTIMIZER": "AdamW"}, complete=False)
+    assert config_facts(adamw)["optimizer"] == "ADAMW"
+    lazy = Config("lazy", {"optimizer._target_": "torch.optim.AdamW"})
+    assert config_facts(lazy)["optimizer"] == "ADAMW"
+    assert "optimizer" not in config_facts(Config("yacs", {}, complete=False))
