@@ -112,7 +112,8 @@ def _watch_launch(module: Any, session: Session) -> None:
         given.apply_defaults()
         url = given.arguments.get("dist_url")
         here = given.arguments.get("num_machines") == 1
-        if here and isinstance(url, str) and url.startswith(_THIS_MACHINE):
+        meet = given.arguments.get("num_gpus_per_machine") != 1  # a rank alone meets nobody
+        if here and meet and isinstance(url, str) and url.startswith(_THIS_MACHINE):
             given.arguments["dist_url"] = "auto"
             sys.stderr.write("d2check: the ranks meet at a free port, not at %s\n" % url)
         return launch(*given.args, **given.kwargs)

@@ -30,6 +30,12 @@ def test_ranks_of_one_machine_meet_where_no_other_training_does(launch, capsys):
     assert capsys.readouterr().err.count(f"not at {url}") == 2
 
 
+def test_nothing_is_told_of_a_rank_that_is_alone(launch, capsys):
+    url = "tcp://127.0.0.1:50152"
+    assert launch(print, 1, 1, 0, url)[0] == url
+    assert capsys.readouterr().err == ""
+
+
 def test_ranks_of_several_machines_meet_where_they_were_told(launch):
     url = "tcp://127.0.0.1:50152"
     assert launch(print, 8, num_machines=2, dist_url=url)[0] == url
