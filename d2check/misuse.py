@@ -79,7 +79,8 @@ def _unregistered(ending: Ending, registered: Sequence[Any], log: str) -> UsageE
     own = [str(name) for name in registered]
     near = difflib.get_close_matches(wanted[1], own, n=3, cutoff=0.7) if wanted else []
     own = [*near, *(name for name in own if name not in near)]
-    words = (ending.message or "a data set is not registered").partition("Available")[0].strip()
+    message = ending.message or "a data set is not registered"
+    words = re.split(r"Available| \(meant |; registered are ", message)[0].strip()
     return InputError(
         "data set",
         words.rstrip(". ;:!"),
