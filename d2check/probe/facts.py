@@ -56,9 +56,9 @@ def versions() -> dict[str, Any]:
 
 
 def model_facts(model: Any) -> dict[str, Any]:
-    """Device, size and kind of the model, through DistributedDataParallel."""
+    """Device, size and kind of the model, through whatever wraps it."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    bare = getattr(model, "module", model)
+    bare = bare_model(model)
     facts: dict[str, Any] = {
         "parameters": sum(p.numel() for p in parameters),
         "meta_architecture": type(bare).__name__,
@@ -84,6 +84,13 @@ def _classes(bare: Any) -> int | None:
     parts = (bare, *(getattr(bare, name, None) for name in CLASSIFIERS))
     counts = (getattr(part, "num_classes", None) for part in parts)
     return next((count for count in counts if isinstance(count, int)), None)
+
+
+def bare_model(model: Any) -> Any:
+    """The model inside DistributedDataParallel, and inside what `torch.compile` makes of one."""
+    for name in ("_orig_mod", "module", "_orig_mod"):
+        model = getattr(model, name, model)
+    return model
 
 
 def config_facts(cfg: Any) -> dict[str, Any]:
@@ -115,6 +122,6 @@ def usable_cpus() -> int:
 
 def size_divisibility(model: Any) -> int:
     """To a multiple of how many pixels the model pads its images; 1 when it does not tell."""
-    bare = getattr(model, "module", model)
+    bare = bare_model(model)
     divisor = getattr(getattr(bare, "backbone", None), "size_divisibility", 1)
     return divisor if isinstance(divisor, int) and divisor > 0 else 1

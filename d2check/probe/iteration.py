@@ -77,6 +77,8 @@ class IterationProbe:
         self._scale: Any = None
         self._lr_used: float | None = None
         self._waiting: collections.deque[tuple[dict[str, Any], Lap, Any]] = collections.deque()
+        # Detectron2 main may write the losses of an iteration in a thread, while the next one runs.
+        self._held_back = int(bool(getattr(self.inner, "async_write_metrics", False)))
         self._undo: list[Any] = []
         self.iterations = 0
         self.last_iteration: int | None = None
@@ -302,10 +304,14 @@ class IterationProbe:
     def _scalars(self, iteration: int) -> dict[str, float]:
         """The storage's raw values of this very iteration; older ones stay in it for ever."""
         latest = self._trainer.storage.latest()
+        if self._held_back:
+            for record, _, _ in self._waiting:
+                late = {n: float(value) for n, (value, at) in latest.items() if at == record["i"]}
+                record["scalars"] = dict(late, **record["scalars"])
         return {name: float(value) for name, (value, at) in latest.items() if at == iteration}
 
     def _write_passed(self) -> None:
-        while self._waiting and self._waiting[0][1].passed():
+        while len(self._waiting) > self._held_back and self._waiting[0][1].passed():
             self._write(*self._waiting.popleft())
         if len(self._waiting) > WAITING_LIMIT:
             self._write(*self._waiting.popleft(), by_events=False)

@@ -1,34 +1,45 @@
-"""What is known before the first iteration, of models of many kinds."""
+"""What a model tells of itself before the first iteration."""
 
 from __future__ import annotations
 
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("detectron2")
 
 from d2check.probe import facts  # noqa: E402  (imports torch)
 
 
-class Part(torch.nn.Module):
-    def __init__(self, num_classes=None, **parts):
+class Wrapped(torch.nn.Module):
+    """As DistributedDataParallel."""
+
+    def __init__(self, module):
         super().__init__()
-        if num_classes is not None:
-            self.num_classes = num_classes
-        for name, part in parts.items():
-            setattr(self, name, part)
+        self.module = module
+
+
+class Detector(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 3)
+        self.head.num_classes = 3
 
 
 @pytest.mark.parametrize(
-    ("model", "classes"),
+    "wrap",
     [
-        (Part(roi_heads=Part(80), sem_seg_head=Part(54)), 80),  # panoptic FPN counts things
-        (Part(head=Part(20)), 20),
-        (Part(sem_seg_head=Part(133), criterion=Part(133)), 133),  # Mask2Former
-        (Part(80, criterion=Part(91)), 80),  # DINO
-        (Part(criterion=Part(91)), 91),
-        (Part(sem_seg_head=Part()), None),
+        lambda model: model,
+        Wrapped,
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: torch.compile(Wrapped(model), backend="eager"),
+        lambda model: Wrapped(torch.compile(model, backend="eager")),
     ],
+    ids=["bare", "distributed", "compiled", "compiled around", "compiled within"],
 )
-def test_the_classes_are_those_of_the_part_that_classifies(model, classes):
-    assert facts.model_facts(model).get("classes") == classes
+def test_a_model_is_known_through_what_wraps_it(wrap):
+    if not hasattr(torch, "compile"):
+        pytest.skip("torch before 2.0 compiles nothing")
+    told = facts.model_facts(wrap(Detector()))
+    assert told["meta_architecture"] == "Detector"
+    assert told["classes"] == 3
+    assert told["parameters"] == 9
+    assert told["device"] == "cpu"

@@ -25,7 +25,7 @@ from detectron2.solver import build_optimizer  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from d2check.probe import attach, clocks, iteration, run_config, spikes, wire  # noqa: E402
+from d2check.probe import attach, clocks, iteration, nvml, run_config, spikes, wire  # noqa: E402
 from d2check.probe.plan import KIND_HOOK, Plan  # noqa: E402
 from d2check.probe.recorder import Recorder  # noqa: E402
 from d2check.probe.session import Session  # noqa: E402
@@ -289,6 +289,11 @@ def gpu(monkeypatch):
     device = types.SimpleNamespace(type="cuda", index=1)
     monkeypatch.setattr(iteration, "gpu_of", lambda *_: (gpu, device))
     monkeypatch.setattr(clocks, "_now_s", gpu.now)
+
+    def no_driver(ordinal):
+        raise nvml.Unavailable("it is a stand-in")
+
+    monkeypatch.setattr(nvml, "pci_address", no_driver)
     return gpu
 
 
@@ -442,3 +447,27 @@ def test_a_gpu_in_trouble_keeps_nothing_from_being_recorded(trouble, gpu, tmp_pa
     assert records[-1]["t"] == "end"
     assert records[-1]["message"] == "NCCL error: remote process exited"
     assert not any("groups_not_finite" in r.get("facts", {}) for r in records)
+
+
+class LaterMetrics(train_loop.SimpleTrainer):
+    """As Detectron2 main with async_write_metrics: in a thread, while the next iteration runs."""
+
+    async_write_metrics = True
+    unwritten = None
+
+    def _write_metrics(self, loss_dict, data_time):
+        if self.unwritten is not None:
+            at, loss = self.unwritten
+            self.storage._latest_scalars["total_loss"] = (loss, at)  # put_scalar of main
+        self.unwritten = self.iter, float(loss_dict["loss"].detach()) + self.iter
+
+
+def test_losses_that_come_an_iteration_later_are_told_of_their_own(gpu, tmp_path):
+    loader = iter([[{"image": torch.zeros(3, 8, 8)}]] * 20)
+    model = FewKernels()
+    trainer = LaterMetrics(model, loader, LongStep(model.parameters(), lr=0.0))
+    told = iterations_of(train(trainer, gpu, tmp_path))
+    assert [r["i"] for r in told] == list(range(ITERATIONS))
+    assert [r["scalars"].get("total_loss") for r in told[:-1]] == [
+        41.0 + at for at in range(ITERATIONS - 1)
+    ]
