@@ -192,17 +192,29 @@ def family_memory() -> dict[str, float]:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that it and they have started."""
+    """A process and all that it and they have started. Raises OSError where the system has no such
+    files.
+
+    Processes end while this looks, and so do threads of this one, those of a loader say.
+    """
     family = [pid]
     for member in family:  # grows while it is walked
+        told, missing = False, None
         try:
             threads = os.listdir("/proc/%d/task" % member)
-            for thread in threads:
-                with open("/proc/%d/task/%s/children" % (member, thread)) as file:
-                    family.extend(map(int, file.read().split()))
         except OSError:
             if member == pid:
                 raise
+            continue
+        for thread in threads:
+            try:
+                with open("/proc/%d/task/%s/children" % (member, thread)) as file:
+                    family.extend(map(int, file.read().split()))
+                told = True
+            except OSError as problem:
+                missing = problem
+        if missing is not None and not told and member == pid:
+            raise missing
     return family
 
 

@@ -251,6 +251,17 @@ def test_what_a_worker_comes_to_hold_is_seen_and_what_it_inherited_is_not(forked
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_thread_that_ends_while_it_is_looked_at_breaks_nothing(monkeypatch):
+    gone = str(2**30)  # above any id that Linux gives
+    listdir = os.listdir
+    monkeypatch.setattr(machine.os, "listdir", lambda path: [*listdir(path), gone])
+    assert machine.descendants(os.getpid())[0] == os.getpid()
+    monkeypatch.setattr(machine.os, "listdir", lambda path: [gone])
+    with pytest.raises(OSError, match=gone):
+        machine.descendants(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("does", "copied_mib"), [("take", 0), ("copy", 60)])
 def test_what_workers_copy_of_what_they_share_is_told_at_the_end(forked, does, copied_mib):
     start, go_on = forked
