@@ -1,12 +1,37 @@
-"""What a model tells of itself before the first iteration."""
+"""What is known before the first iteration, of models of many kinds."""
 
 from __future__ import annotations
 
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("detectron2")
 
 from d2check.probe import facts  # noqa: E402  (imports torch)
+
+
+class Part(torch.nn.Module):
+    def __init__(self, num_classes=None, **parts):
+        super().__init__()
+        if num_classes is not None:
+            self.num_classes = num_classes
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes"),
+    [
+        (Part(roi_heads=Part(80), sem_seg_head=Part(54)), 80),  # panoptic FPN counts things
+        (Part(head=Part(20)), 20),
+        (Part(sem_seg_head=Part(133), criterion=Part(133)), 133),  # Mask2Former
+        (Part(80, criterion=Part(91)), 80),  # DINO
+        (Part(criterion=Part(91)), 91),
+        (Part(sem_seg_head=Part()), None),
+    ],
+)
+def test_the_classes_are_those_of_the_part_that_classifies(model, classes):
+    assert facts.model_facts(model).get("classes") == classes
 
 
 class Wrapped(torch.nn.Module):
@@ -15,13 +40,6 @@ class Wrapped(torch.nn.Module):
     def __init__(self, module):
         super().__init__()
         self.module = module
-
-
-class Detector(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = torch.nn.Linear(2, 3)
-        self.head.num_classes = 3
 
 
 @pytest.mark.parametrize(
@@ -38,8 +56,8 @@ class Detector(torch.nn.Module):
 def test_a_model_is_known_through_what_wraps_it(wrap):
     if not hasattr(torch, "compile"):
         pytest.skip("torch before 2.0 compiles nothing")
-    told = facts.model_facts(wrap(Detector()))
-    assert told["meta_architecture"] == "Detector"
+    told = facts.model_facts(wrap(Part(head=Part(3), linear=torch.nn.Linear(2, 3))))
+    assert told["meta_architecture"] == "Part"
     assert told["classes"] == 3
     assert told["parameters"] == 9
     assert told["device"] == "cpu"
