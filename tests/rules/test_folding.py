@@ -170,3 +170,11 @@ def test_steps_past_the_end_are_why_a_training_broke_only_where_it_says_so(messa
     findings = judge(rules, Run("test", config=config, ending=ending))
     crash = next(finding for finding in findings if finding.rule == "ending/crashed")
     assert crash.explained_by == cause
+
+
+@pytest.mark.parametrize("symptom", ["loss/non-finite", "loss/diverges", "weights/not-finite"])
+def test_layers_frozen_at_random_come_before_the_rate(symptom):
+    """At the rate of the linear rule such a RetinaNet was NaN at iteration 5 as well."""
+    both = {"schedule/lr-unscaled": W, "weights/frozen-norm-from-scratch": W}
+    assert of_shipped_rules({symptom: F, **both})[0] == "weights/frozen-norm-from-scratch"
+    assert of_shipped_rules({symptom: F, "schedule/lr-unscaled": W}) == ("schedule/lr-unscaled",)
