@@ -36,6 +36,21 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """An input that is not there. Why is worded where somebody will read it: most are optional."""
+
+    room: str
+    name: str
+    emptied: bool = False  # there are values, but none in this part of the run
+
+    def missing(self, run: Run) -> Missing:
+        """Why the rule that needs it cannot be judged."""
+        if self.emptied:
+            return Missing(f"{self.name} has no values in this part of the run")
+        return Missing(why_absent(self.room, self.name, run))
+
+
+@dataclass(frozen=True)
 class Inputs:
     """The arguments of a check, its series, and the sampling that chooses its parameters."""
 
@@ -114,20 +129,20 @@ def bind(rule: Rule, run: Run) -> Inputs | Missing:
     if isinstance(phase, Missing):
         return phase
     arguments: dict[str, Any] = {}
-    absent: dict[str, Missing] = {}
+    absent: dict[str, Absence] = {}
     series: dict[str, tuple[Series, ...]] = {}
     for read in rule.reads:
         value = _read(read, run, phase)
-        if isinstance(value, Missing):
+        if isinstance(value, Absence):
             if not read.optional:
-                return value
+                return value.missing(run)
             absent[read.parameter] = value
             value = None
         elif read.reads_series:
             series[read.parameter] = _all_series(value)
         arguments[read.parameter] = value
     if rule.needs.one_of and all(name in absent for name in rule.needs.one_of):
-        return absent[rule.needs.one_of[0]]
+        return absent[rule.needs.one_of[0]].missing(run)
     first = next((group for group in series.values() if group), None)
     statistic: Statistic = first[0].statistic if first else "raw"
     for name, parameter in rule.parameters.items():
@@ -165,10 +180,10 @@ def _before_ramp(run: Run) -> tuple[int, int] | None:
 
 def _read(read: Read, run: Run, phase: tuple[int, int] | None) -> Any:
     found = [_look_up(source, run, phase) for source in read.sources]
-    present = tuple(value for value in found if not isinstance(value, Missing))
+    present = tuple(value for value in found if not isinstance(value, Absence))
     if read.together:
         needed = zip(read.sources, found, strict=True)
-        missing = [v for s, v in needed if isinstance(v, Missing) and not s.optional]
+        missing = [v for s, v in needed if isinstance(v, Absence) and not s.optional]
         return missing[0] if missing else present
     return present[0] if present else found[0]
 
@@ -193,7 +208,7 @@ def _look_up(source: Source, run: Run, phase: tuple[int, int] | None) -> Any:
         value = setting(run, source.name)
     else:
         value = _of_run(source.name, run)
-    return Missing(why_absent(source.room, source.name, run)) if value is None else value
+    return Absence(source.room, source.name) if value is None else value
 
 
 def _of_run(name: str, run: Run) -> Any:
@@ -235,12 +250,12 @@ def _series(name: str, run: Run, phase: tuple[int, int] | None) -> Any:
     if name == "planned_lr" and run.config is not None and run.config.matches_run is False:
         found = {}
     if not found:
-        return Missing(why_absent("series", name, run))
+        return Absence("series", name)
     if phase is not None:
         found = {key: series.between(*phase) for key, series in found.items()}
     found = {key: series for key, series in found.items() if len(series)}
     if not found:
-        return Missing(f"{name} has no values in this part of the run")
+        return Absence("series", name, emptied=True)
     return found if many else found[name]
 
 
