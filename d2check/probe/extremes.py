@@ -123,6 +123,8 @@ def design(
         (images, (height, width), usual, most),
         (images, (height, width), most, most),
     ]
+    # Of a single image there are no others, whose objects could differ.
+    sizes = [(n, size, top if n == 1 else others, top) for n, size, others, top in sizes]
     distinct = [one for at, one in enumerate(sizes) if one not in sizes[at + 1 :]]
     try:
         worst_batch.build(template, [1], divisor, divisor)

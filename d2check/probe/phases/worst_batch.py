@@ -168,22 +168,33 @@ def build(
 
 @contextlib.contextmanager
 def most_foreground(model: Any) -> Iterator[None]:
-    """Lay the proposals of each image upon its objects, so that the sampler finds all it may take.
+    """Lay proposals of each image upon its objects, so that the sampler finds all it may take.
 
-    For ROI heads that sample proposals, as Detectron2's do; other models are left alone.
+    Only so many, and the others far from any object: the box head gets the background too, and
+    together the most regions that it may. For ROI heads that sample proposals, as Detectron2's do;
+    other models are left alone.
     """
     heads = getattr(model, "roi_heads", None)
     sample = getattr(heads, "label_and_sample_proposals", None)
     if heads is None or sample is None:
         yield
         return
+    regions = getattr(heads, "batch_size_per_image", None)
+    kept = getattr(getattr(model, "proposal_generator", None), "post_nms_topk", None) or {}
 
     def sample_foreground(proposals: Any, targets: Any) -> Any:
+        placed = []
         for found, target in zip(proposals, targets):
             if len(found) and len(target):
-                chosen = torch.arange(len(found), device=found.proposal_boxes.device) % len(target)
-                found.proposal_boxes = target.gt_boxes[chosen].clone()
-        return sample(proposals, targets)
+                # A model that has just begun may propose less than it will.
+                most = max(len(found), min(regions or 0, kept.get(True, 0)))
+                found = found[torch.arange(most, device=found.proposal_boxes.device) % len(found)]
+                foreground = most
+                if regions is not None:
+                    foreground = int(regions * getattr(heads, "positive_fraction", 1.0))
+                found.proposal_boxes = _placed(target.gt_boxes, most, foreground)
+            placed.append(found)
+        return sample(placed, targets)
 
     own = vars(heads).get("label_and_sample_proposals")
     object.__setattr__(heads, "label_and_sample_proposals", sample_foreground)
@@ -193,6 +204,19 @@ def most_foreground(model: Any) -> Iterator[None]:
         object.__delattr__(heads, "label_and_sample_proposals")
         if own is not None:
             object.__setattr__(heads, "label_and_sample_proposals", own)
+
+
+def _placed(objects: Any, count: int, foreground: int) -> Any:
+    """So many boxes: the first ones as the objects', the others a pixel in the corner."""
+    at = torch.arange(count, device=objects.device)
+    boxes = objects[at % len(objects)].clone()
+    apart = torch.zeros_like(boxes.tensor[:1])
+    if apart.shape[1] == 5:  # rotated ones: centre, sides, angle
+        apart[:, :4] = torch.tensor([0.5, 0.5, 1.0, 1.0])
+    else:
+        apart[:, 2:] = 1.0
+    boxes.tensor[at >= foreground] = apart
+    return boxes
 
 
 @contextlib.contextmanager

@@ -125,6 +125,35 @@ def test_every_roi_head_gets_all_the_foreground_that_it_may_sample(built, storag
     assert storage.latest()["roi_head/num_fg_samples"][0] == most
 
 
+def test_the_box_head_gets_all_the_regions_that_it_may_take(built, storage):
+    """Background too: with nothing but foreground it had a quarter of them."""
+    trainer, _ = built
+    model = trainer._trainer.model
+    batch = worst_batch.build(trainer.batch, [9, 9], 160, 128)
+    with worst_batch.most_foreground(model):
+        model(batch)
+    written = {name: value for name, (value, _) in storage.latest().items()}
+    found = written["roi_head/num_fg_samples"] + written["roi_head/num_bg_samples"]
+    assert found == model.roi_heads.batch_size_per_image
+
+
+def test_a_model_that_proposes_little_yet_is_tried_with_what_it_may_propose(built, storage):
+    trainer, _ = built
+    model = trainer._trainer.model
+    batch = worst_batch.build(trainer.batch, [3, 3], 160, 128)
+    with worst_batch.most_foreground(model):
+        inner = model.roi_heads.label_and_sample_proposals
+        object.__setattr__(
+            model.roi_heads,
+            "label_and_sample_proposals",
+            lambda proposals, targets: inner([one[:2] for one in proposals], targets),
+        )
+        model(batch)
+    written = {name: value for name, (value, _) in storage.latest().items()}
+    found = written["roi_head/num_fg_samples"] + written["roi_head/num_bg_samples"]
+    assert found == model.roi_heads.batch_size_per_image
+
+
 def test_out_of_memory_is_a_result_and_leaves_all_as_it_was(built, storage):
     trainer, _ = built
     model = trainer._trainer.model
@@ -211,6 +240,15 @@ def test_trials_differ_in_images_in_area_and_in_objects(built):
     made = trials[-2].batch()
     counts = [len(one["instances"]) for one in made]
     assert (sum(counts), max(counts)) == (sizes[-2]["instances"], sizes[-2]["most_instances"])
+
+
+def test_a_batch_of_one_image_is_tried_once_in_each_size(built):
+    """The objects of the others, which there are none of, make no other batch."""
+    trainer, session = built
+    one = trainer.batch[:1]
+    trials = extremes.design(one, session.data_sets[0]["shapes"], 160, 128, 32)
+    sizes = [tuple(trial.size.items()) for trial in trials]
+    assert len(sizes) == len(set(sizes)) == 5
 
 
 def test_where_the_largest_does_not_fit_the_limit_is_looked_at_from_near(built, storage):
