@@ -164,7 +164,9 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
     )
     kind, message = crash_kind(error, message), _without_builtin_sets(message)
     asked = _NO_ANSWER if error == "EOFError" and "reading a line" in (message or "") else None
-    for more in filter(None, (_images_of(end), _weights_of(end, message), asked)):
+    image = _text(end.get("image"))
+    loading = f"it was loading {image}" if image and not _names(message, image) else None
+    for more in filter(None, (_images_of(end), loading, _weights_of(end, message), asked)):
         message = f"{message.rstrip('.')}; {more}" if message else more
     return _ending(seen, kind, error, message, frames)
 
@@ -192,6 +194,11 @@ def _without_builtin_sets(message: str | None) -> str | None:
         + (f" (meant '{meant}'?)" if meant else "")
         + f"; registered are {', '.join(own) or 'none'}, and Detectron2's own"
     )
+
+
+def _names(message: str | None, file: str) -> bool:
+    """Whether an error's words name this file; it may do so by another way to it."""
+    return PurePath(file).name in (message or "")
 
 
 def _weights_of(end: Mapping[str, Any], message: str | None) -> str | None:

@@ -31,7 +31,7 @@ def watch(session: Session) -> AfterImport:
     after_import.install()
     plain_loop.watch(after_import, session)
     after_import.add("detectron2.data.build", lambda m: datasets.watch_data_sets(m, session))
-    after_import.add("detectron2.data.common", datasets.watch_loading)
+    after_import.add("detectron2.data.common", lambda m: datasets.watch_loading(m, session))
     after_import.add("detectron2.data.detection_utils", datasets.watch_reading)
     after_import.add("fvcore.common.checkpoint", functools.partial(_watch_weights, session=session))
     after_import.add("torch.nn.modules.module", functools.partial(_watch_modules, session=session))

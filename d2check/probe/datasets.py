@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import boxes as box_formats
+from . import unloaded
 from .batch import LOAD_KEY
 
 if TYPE_CHECKING:
@@ -195,8 +196,10 @@ def watch_reading(module: Any) -> None:
     module.read_image = read_and_time
 
 
-def watch_loading(module: Any) -> None:
+def watch_loading(module: Any, session: Session | None = None) -> None:
     """Have `detectron2.data.common` put into each sample what it cost to load.
+
+    And keep the name of an image whose loading breaks.
 
     On the classes, because loader workers are forked from this process and nothing of the probe
     may have to be pickled. The key is taken out again before the model sees the sample
@@ -207,7 +210,12 @@ def watch_loading(module: Any) -> None:
     @functools.wraps(get)
     def get_and_time(self: Any, index: Any) -> Any:
         cost = Cost()
-        return cost.stamp(get(self, index))
+        try:
+            sample = get(self, index)
+        except Exception as error:
+            unloaded.tell(session, self._dataset, index, error)
+            raise
+        return cost.stamp(sample)
 
     module.MapDataset.__getitem__ = get_and_time
     if not hasattr(module, "_MapIterableDataset"):  # Detectron2 before 0.6
@@ -216,7 +224,11 @@ def watch_loading(module: Any) -> None:
     def iterate_and_time(self: Any) -> Any:
         for source in self._dataset:
             cost = Cost()
-            sample = self._map_func(source)
+            try:
+                sample = self._map_func(source)
+            except Exception as error:
+                unloaded.keep(session, source, error)
+                raise
             if sample is None:
                 continue
             # A list comes from a collating function over whole batches: no image's cost.

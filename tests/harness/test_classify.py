@@ -286,3 +286,11 @@ def test_of_registered_data_sets_the_users_own_are_told(wanted, own, told):
     found = classify(Evidence(end=crashed("KeyError", message), exit_status=1)).message or ""
     assert told in found
     assert "lvis" not in found
+
+
+def test_an_image_that_could_not_be_loaded_is_named_where_the_error_does_not():
+    torn = crashed("OSError", "Truncated File Read", image="data/images/0005.jpg")
+    message = classify(Evidence(end=torn, exit_status=1)).message
+    assert message == "Truncated File Read; it was loading data/images/0005.jpg"
+    gone = crashed("FileNotFoundError", "No such file: './0005.jpg'", image="data/../0005.jpg")
+    assert classify(Evidence(end=gone, exit_status=1)).message == "No such file: './0005.jpg'"
