@@ -370,8 +370,7 @@ class Override:
 class Fix:
     """A repair: overrides that can be pasted, or an action that no key covers.
 
-    overrides belong together (IMS_PER_BATCH with BASE_LR). relative: the change in words when
-    the current value is unknown ("SOLVER.BASE_LR x 0.125").
+    overrides belong together (IMS_PER_BATCH with BASE_LR).
     """
 
     because: str
