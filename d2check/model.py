@@ -223,7 +223,7 @@ FACTS: Mapping[str, str] = {
     "sampler": "name of the training sampler",
     "classes": "number of object classes the model is built for",
     "meta_architecture": "GeneralizedRCNN, RetinaNet ...",
-    "optimizer": "SGD, ADAMW ..., as far as the config says",
+    "optimizer": "SGD, ADAMW ...: the class that trains, else as far as the config says",
     "device": "cpu or cuda",
     "gpu_name": "name of the GPU",
     "gpu_total_mib": "memory of the GPU, MiB",

@@ -33,6 +33,7 @@ def gather(session: Session, trainer: Any, inner: Any, world_size: int) -> dict[
         facts.update(model_facts(model))
     if cfg is not None:
         facts.update(config_facts(cfg))
+    facts["optimizer"] = optimizer_name(getattr(inner, "optimizer", None))
     entry = datasets.training_set(session, loader, cfg)
     if entry is not None:
         facts["images"] = entry["images"]
@@ -74,6 +75,19 @@ def model_facts(model: Any) -> dict[str, Any]:
     if classes is not None:
         facts["classes"] = classes
     return facts
+
+
+def optimizer_name(optimizer: Any) -> str | None:
+    """SGD, ADAMW ...: of PyTorch's own class, below those that Detectron2 or a project clips in."""
+    if optimizer is None:
+        return None
+    kinds = type(optimizer).__mro__
+    torchs = (
+        kind
+        for kind in kinds
+        if kind.__module__.startswith("torch.optim.") and kind.__name__ != "Optimizer"
+    )
+    return str(next(torchs, kinds[0]).__name__).upper()
 
 
 def _classes(bare: Any) -> int | None:

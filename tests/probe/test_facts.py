@@ -61,3 +61,18 @@ def test_a_model_is_known_through_what_wraps_it(wrap):
     assert told["classes"] == 3
     assert told["parameters"] == 9
     assert told["device"] == "cpu"
+
+
+def test_the_optimizer_is_told_by_pytorchs_own_class():
+    parameters = [torch.nn.Parameter(torch.ones(1))]
+
+    class FullModelGradientClippingOptimizer(torch.optim.AdamW):  # as Mask2Former makes one
+        pass
+
+    class Lion(torch.optim.Optimizer):
+        pass
+
+    assert facts.optimizer_name(torch.optim.SGD(parameters, lr=0.1)) == "SGD"
+    assert facts.optimizer_name(FullModelGradientClippingOptimizer(parameters)) == "ADAMW"
+    assert facts.optimizer_name(Lion(parameters, {})) == "LION"
+    assert facts.optimizer_name(None) is None
