@@ -68,7 +68,7 @@ class Course:
             self.rates.next()
         if self._peak is not None and not self.in_ramp:
             # A trainer without Detectron2's LRScheduler logs no rate, but has one.
-            lr = scalars.get("lr", self._rate())
+            lr = scalars["lr"] if "lr" in scalars else self._rate()  # may be a tensor on the GPU
             self._at_peak += lr >= ramp.NEAR_PEAK * self._peak
             if self._at_peak == ENOUGH_AT_PEAK and self._ramp_is_ahead:
                 self._leave_ramp_out(
