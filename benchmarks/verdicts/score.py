@@ -72,6 +72,7 @@ class Job:
     mode: str
     seed: int
     noise: float
+    weights: str = written.WEIGHTS  # MODEL.WEIGHTS of its config
     plain: str = ""  # where the run is written once more, for the rivals that read files
 
 
@@ -118,6 +119,7 @@ def score_one(job: Job) -> Outcome:
     """Make, write, read and judge one run."""
     if not _STATE:  # a worker that was spawned and not forked
         prepare(job.generator, job.noise)
+    written.WEIGHTS = job.weights
     run = _STATE["generator"].make(job.cls, job.level, job.mode, job.seed)
     place = Path(tempfile.mkdtemp(prefix="verdicts-"))
     try:
@@ -268,6 +270,7 @@ def main() -> None:
         default=40,
         help="runs that they see, as --runs; of healthy classes 4 times as many",
     )
+    ask.add_argument("--weights", default=written.WEIGHTS, help="MODEL.WEIGHTS of all runs")
     ask.add_argument("--confusion", action="store_true", help="what each class was called by each")
     ask.add_argument("--verbose", action="store_true", help="every wrong verdict with its message")
     given = ask.parse_args()
@@ -280,7 +283,7 @@ def main() -> None:
             else {"mem_peak_rising"}
         )
         jobs = [
-            Job(given.generator, cls, level, mode, seed, given.noise)
+            Job(given.generator, cls, level, mode, seed, given.noise, given.weights)
             for cls in given.classes or generator.CLASSES
             if cls not in skip
             for level in generator.LEVELS

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 _MEMORY = {"mem_peak": "peak_reserved_mib", "mem_alloc": "allocated_mib"}
+WEIGHTS = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"  # score.py --weights names others
 _ARCHITECTURE = {
     "retina": "RetinaNet", "fcos": "FCOS", "deep": "MaskFormer", "diffusion": "DiffusionInst",
 }  # fmt: skip
@@ -42,7 +43,7 @@ def config_text(cfg: dict[str, Any]) -> str:
                 "ROI_HEADS": {"NUM_CLASSES": cfg["num_classes"]},
                 "RETINANET": {"NUM_CLASSES": cfg["num_classes"]},
                 "MASK_ON": cfg["arch"] == "mask",
-                "WEIGHTS": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
+                "WEIGHTS": WEIGHTS,
                 "PIXEL_MEAN": [103.53, 116.28, 123.675],
                 "PIXEL_STD": [1.0, 1.0, 1.0],
                 "RESNETS": {"NORM": "FrozenBN"},
