@@ -40,6 +40,17 @@ _REFUSED = (
     ("keypoints", re.compile(r"Cannot find field 'gt_keypoints'")),
     # torch/cuda/__init__.py, of a script that sends its model or data there by itself.
     ("cpu", re.compile(r"Found no NVIDIA driver|Torch not compiled with CUDA enabled")),
+    # detectron2/layers/deform_conv.py, engine/train_loop.py and engine/launch.py.
+    (
+        "gpu",
+        re.compile(
+            r"not supported on CPUs|CUDA is required for AMP|cuda is not available\. Please check"
+        ),
+    ),
+    # Names that Detectron2 0.6 and code of its time use: gone in numpy 1.24 and 2.0, Pillow 10.
+    ("numpy-1.24", re.compile(r"module 'numpy' has no attribute '(bool|int|float|object|str)'")),
+    ("numpy-2", re.compile(r"`np\.\w+` was removed in the NumPy 2\.0")),
+    ("pillow", re.compile(r"module 'PIL\.Image' has no attribute '(LINEAR|ANTIALIAS|CUBIC)'")),
 )
 
 _OTHER_STARTS = ("restart", "resume", "two-writers", "second-writer", "failed-start")
@@ -50,7 +61,8 @@ def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measuremen
 
     extras: kind (text of EndingKind), error, message, where (last of the user's lines), at
     (iteration), refused (by the error's words: "steps" of the schedule, the "batch", objects
-    without "masks" or "keypoints", a "cpu" where a GPU was asked for; else None).
+    without "masks" or "keypoints", a "cpu" where a GPU was asked for or is needed ("gpu"), a newer
+    "numpy-1.24", "numpy-2" or "pillow" than the code was written for; else None).
     Undecided where no trace tells how it ended.
     """
     found = _is(ending, _UNHAPPY, last_iteration)
