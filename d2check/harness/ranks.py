@@ -85,7 +85,9 @@ class RankWatch:
         """The rank whose end explains the others', with its last record; None if all ended well.
 
         One that was killed comes first, then the earliest crash that is not of the kind that a
-        vanished neighbour gives. A rank that began and wrote no end was killed.
+        vanished neighbour gives. A rank that began and wrote no end was killed: of those that were
+        seen to go after such a crash, its launcher or d2check has ended it. On GPUs the others of a
+        crashed rank hang in NCCL, where no handler of signals can run.
         """
         if len(self.ranks) < 2:
             return None
@@ -95,14 +97,18 @@ class RankWatch:
                 killed.append((number, {"kind": "killed", "signal": _signal_in(stderr)}))
             elif rank.end is not None and rank.end.get("kind") == "killed":
                 killed.append((number, rank.end))
-        if killed:
-            return min(killed, key=lambda item: self._gone_since(item[0]))
         crashed = [
             (number, rank.end)
             for number, rank in self.ranks.items()
             if rank.end is not None and rank.end.get("kind") == "crashed"
         ]
-        return min(crashed, key=lambda item: _order(item[1]), default=None)
+        first = min(crashed, key=lambda item: _order(item[1]), default=None)
+        if not killed:
+            return first
+        gone = min(killed, key=lambda item: self._gone_since(item[0]))
+        if first is None or _order(first[1])[0]:
+            return gone
+        return first if self._gone_since(first[0]) < self._gone_since(gone[0]) else gone
 
     def _gone_since(self, rank: int) -> float:
         since = self.ranks[rank].silent_since

@@ -53,6 +53,18 @@ def test_the_rank_that_ended_first_is_the_cause(tmp_path, ends, rank):
     assert (cause and cause[0]) == rank
 
 
+@pytest.mark.parametrize(("crashed_with", "rank"), [(OWN, 1), (GONE, 0)])
+def test_a_rank_that_is_ended_after_anothers_own_crash_is_not_its_cause(
+    tmp_path, crashed_with, rank
+):
+    """On GPUs it hangs in NCCL until it is killed, and writes no end."""
+    watch = watch_of(tmp_path, {1: crashed_with})
+    assert watch.lost(5.0, 10.0) is None
+    cause = watch.cause([])
+    assert cause is not None
+    assert cause[0] == rank
+
+
 def test_one_process_is_never_judged_by_its_neighbours(tmp_path):
     assert watch_of(tmp_path, {}, begun=(0,)).ranks.keys() == {0, 1}
     watch = RankWatch(tmp_path)
@@ -119,3 +131,23 @@ def test_ranks_left_waiting_for_a_dead_one_are_ended_and_the_dead_one_is_named(p
     assert ending.kind is EndingKind.KILLED
     assert ending.iteration == 4
     assert "rank 1 of 2: its process is gone" in str(ending.message)
+
+
+def test_a_rank_that_hangs_since_anothers_crash_is_ended_and_the_crash_is_told(plan_for):
+    body = """
+    other = open(os.path.join(FOLDER, "records.rank1.jsonl"), "a", buffering=1)
+    record("begin", rank=0, world_size=2, pid=os.getpid(), facts={})
+    crashed = subprocess.Popen([sys.executable, "-c", ""])
+    for line in (
+        {"t": "begin", "rank": 1, "world_size": 2, "pid": crashed.pid},
+        {"t": "end", "kind": "crashed", "error": "ValueError", "message": "no such file"},
+    ):
+        other.write(json.dumps(line) + "\\n")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as in native code
+    iterate(0, 5)
+    time.sleep(60)  # in a collective operation
+    """
+    ending = launch(plan_for(body), limits=Limits(rank_grace_s=0.3, floor_s=30.0))
+    assert ending.kind is EndingKind.CRASHED
+    assert ending.error == "ValueError"
+    assert "rank 1 of 2: no such file" in str(ending.message)
