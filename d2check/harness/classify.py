@@ -166,7 +166,9 @@ def _crash_of_record(seen: Evidence, end: Mapping[str, Any]) -> Ending:
     asked = _NO_ANSWER if error == "EOFError" and "reading a line" in (message or "") else None
     image = _text(end.get("image"))
     loading = f"it was loading {image}" if image and not _names(message, image) else None
-    for more in filter(None, (_images_of(end), loading, _weights_of(end, message), asked)):
+    for more in filter(
+        None, (_images_of(end), loading, _missing_of(end), _weights_of(end, message), asked)
+    ):
         message = f"{message.rstrip('.')}; {more}" if message else more
     return _ending(seen, kind, error, message, frames)
 
@@ -194,6 +196,14 @@ def _without_builtin_sets(message: str | None) -> str | None:
         + (f" (meant '{meant}'?)" if meant else "")
         + f"; registered are {', '.join(own) or 'none'}, and Detectron2's own"
     )
+
+
+def _missing_of(end: Mapping[str, Any]) -> str | None:
+    """How many images of the training set are not there."""
+    counts = end.get("images_missing")
+    if not isinstance(counts, list) or len(counts) != 2:
+        return None
+    return f"of {counts[1]:,} image files that were looked for {counts[0]:,} do not exist"
 
 
 def _names(message: str | None, file: str) -> bool:

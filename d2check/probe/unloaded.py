@@ -6,13 +6,16 @@ a file of the run folder.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Iterable
 
 if TYPE_CHECKING:
     from .session import Session
 
+LOOKS_S = 2.0
 FILE = "unloaded-by-worker-%s"
 _WORKER = re.compile(r"DataLoader worker process (\d+)")
 
@@ -26,13 +29,16 @@ def tell(session: Session | None, records: Any, index: Any, error: BaseException
     if session is None:
         return
     try:
-        keep(session, records[_tried(error, index)], error)
+        record = records[_tried(error, index)]
     except (LookupError, TypeError, ValueError):
         return  # a data set of another kind
+    keep(session, record, error, records if isinstance(error, FileNotFoundError) else ())
 
 
-def keep(session: Session | None, record: Any, error: BaseException) -> None:
-    """The same, of a record of the data set."""
+def keep(
+    session: Session | None, record: Any, error: BaseException, others: Iterable[Any] = ()
+) -> None:
+    """The same, of a record of the data set. others: records whose files shall be looked for."""
     import torch
 
     if session is None or not isinstance(record, dict):
@@ -40,29 +46,49 @@ def keep(session: Session | None, record: Any, error: BaseException) -> None:
     name = record.get("file_name") or record.get("image_id")
     if name is None:
         return
+    told = {"image": str(name), "images_missing": _missing(others)}
     worker = torch.utils.data.get_worker_info()
     if worker is None:
-        session.unloaded_image = (error, str(name))
+        session.unloaded_image = (error, told)
         return
     try:
         with open(os.path.join(session.plan.folder, FILE % worker.id), "w") as file:
-            file.write(str(name))
+            json.dump(told, file)
     except OSError:
         return  # a full disk: the error itself is told all the same
 
 
-def image_of(session: Session, error: BaseException) -> str | None:
-    """The image whose loading ended the training with this error, where that is known."""
+def describe(session: Session, error: BaseException) -> dict[str, Any]:
+    """The fields of an `end` record that tell of the image whose loading ended the training."""
     if session.unloaded_image is not None and session.unloaded_image[0] is error:
         return session.unloaded_image[1]
     worker = _WORKER.search(str(error))
     if worker is None:
-        return None
+        return {}
     try:
         with open(os.path.join(session.plan.folder, FILE % worker.group(1))) as file:
-            return file.read()
-    except OSError:
-        return None
+            told: dict[str, Any] = json.load(file)
+            return told
+    except (OSError, ValueError):
+        return {}
+
+
+def _missing(records: Iterable[Any]) -> list[int] | None:
+    """[files that do not exist, files looked for] of images; None where none is missing.
+
+    Only for as long as LOOKS_S: a network's folder may take a millisecond for each.
+    """
+    until_s = time.monotonic() + LOOKS_S
+    missing = looked = 0
+    for record in records:
+        name = record.get("file_name") if isinstance(record, dict) else None
+        if not isinstance(name, str) or "://" in name:
+            return None
+        looked += 1
+        missing += not os.path.exists(name)
+        if time.monotonic() > until_s:
+            break
+    return [missing, looked] if missing else None
 
 
 def _tried(error: BaseException, index: Any) -> Any:

@@ -294,3 +294,10 @@ def test_an_image_that_could_not_be_loaded_is_named_where_the_error_does_not():
     assert message == "Truncated File Read; it was loading data/images/0005.jpg"
     gone = crashed("FileNotFoundError", "No such file: './0005.jpg'", image="data/../0005.jpg")
     assert classify(Evidence(end=gone, exit_status=1)).message == "No such file: './0005.jpg'"
+
+
+def test_of_images_that_do_not_exist_the_number_is_told():
+    end = crashed("FileNotFoundError", "No such file: './5.jpg'", image="5.jpg",
+                  images_missing=[3, 1040])  # fmt: skip
+    message = classify(Evidence(end=end, exit_status=1)).message or ""
+    assert message.endswith("of 1,040 image files that were looked for 3 do not exist")

@@ -18,6 +18,8 @@ RECORDS = [{"file_name": f"images/{number}.jpg"} for number in range(8)]
 
 
 def read(record):
+    if record["file_name"] == "images/gone.jpg":
+        open(record["file_name"]).close()
     if record["file_name"] == "images/5.jpg":
         raise OSError("Truncated File Read")
     return {"image": 1}
@@ -51,7 +53,7 @@ class Iterable(data.IterableDataset):
 def broken(tmp_path):
     """The record of a crash in a loader of this kind, with so many workers."""
 
-    def load(kind, workers):
+    def load(kind, workers, records=RECORDS):
         session = Session(Plan({"folder": str(tmp_path)}), Recorder(str(tmp_path)))
         module = types.SimpleNamespace(
             MapDataset=type("MapDataset", (MapDataset,), {}),
@@ -59,9 +61,9 @@ def broken(tmp_path):
         )
         datasets.watch_loading(module, session)
         loader = data.DataLoader(
-            getattr(module, kind)(RECORDS, read), num_workers=workers, collate_fn=list
+            getattr(module, kind)(records, read), num_workers=workers, collate_fn=list
         )
-        with pytest.raises(OSError, match="Truncated") as raised:
+        with pytest.raises(OSError, match="Truncated|No such") as raised:
             list(loader)
         session.recorder.open(0)
         session.crashed(raised.value)
@@ -79,7 +81,22 @@ def test_the_image_whose_loading_broke_is_named(broken, kind, workers):
 def test_another_error_of_this_process_names_no_image(broken, tmp_path):
     broken("MapDataset", 0)
     session = Session(Plan({"folder": str(tmp_path)}), Recorder(str(tmp_path)))
-    session.unloaded_image = (OSError("Truncated File Read"), "images/5.jpg")
+    session.unloaded_image = (OSError("Truncated File Read"), {"image": "images/5.jpg"})
     session.recorder.open(0)
     session.crashed(ValueError("not of the loader"))
     assert "image" not in read_records(tmp_path)[-1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_files_that_are_not_there_all_are_counted(broken, tmp_path, workers):
+    there = tmp_path / "1.jpg"
+    there.touch()
+    records = [{"file_name": name} for name in (str(there), "images/gone.jpg", "images/9.jpg")]
+    end = broken("MapDataset", workers, records)
+    assert end["image"] == "images/gone.jpg"
+    assert end["images_missing"] == [2, 3]
+
+
+def test_files_of_a_remote_store_are_not_looked_for(broken):
+    records = [{"file_name": "images/gone.jpg"}, {"file_name": "s3://bucket/2.jpg"}]
+    assert broken("MapDataset", 0, records).get("images_missing") is None
