@@ -84,6 +84,7 @@ CHECKS: Mapping[str, Callable[..., Measurement]] = MappingProxyType(
             labels.filtered_share,
             labels.training_images,
             labels.data_error,
+            labels.emptiness,
             labels.class_range,
             labels.box_format,
             labels.boxes_off_masks,

@@ -206,6 +206,24 @@ def box_format(
     return Measurement(misplaced / sampled, "share", None, extras)
 
 
+def emptiness(
+    ending: Ending,
+    events: tuple[Event, ...] = (),
+    last_iteration: int | None = None,
+    instances: int | None = None,
+    images: int | None = None,
+) -> Measurement:
+    """1 where there is nothing to train on: no usable image is left, or none has an object.
+
+    instances, images: of the training set, after the filters. extras: message and where of the
+    error that says so, images (that have no object).
+    """
+    broke = data_error(ending, "empty", events, last_iteration)
+    if broke.value or instances is None:
+        return broke
+    return Measurement(float(instances == 0), "yes/no", None, {**broke.extras, "images": images})
+
+
 def class_range(
     ending: Ending,
     events: tuple[Event, ...] = (),

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 CLASSES_LISTED = 100
 BOXES_SAMPLED = 2000
+# Of Detectron2's segmentations; of Detic's images that are labelled as a whole.
+OTHER_LABELS = (
+    "sem_seg_file_name",
+    "pan_seg_file_name",
+    "segments_info",
+    "pos_category_ids",
+    "captions",
+)
 XYXY_ABS, XYWH_ABS = 0, 1  # detectron2.structures.BoxMode
 
 
@@ -56,15 +64,25 @@ def watch_data_sets(module: Any, session: Session) -> None:
     module.get_detection_dataset_dicts = load_and_count
 
 
-def count_instances(dicts: list[dict[str, Any]]) -> dict[int, int]:
-    """Annotated objects by category id; crowds are left out, as the training does."""
+def count_instances(dicts: list[dict[str, Any]]) -> dict[int, int] | None:
+    """Annotated objects by category id; crowds are left out, as the training does.
+
+    None where the set is not one of objects: nothing is annotated, but in another way.
+    """
     counts: dict[int, int] = {}
     for sample in dicts:
         for annotation in sample.get("annotations", ()):
             if not annotation.get("iscrowd", 0):
                 category = annotation.get("category_id", -1)
                 counts[category] = counts.get(category, 0) + 1
+    if not counts and not all(_is_of_objects(sample) for sample in dicts[:1]):
+        return None
     return counts
+
+
+def _is_of_objects(sample: dict[str, Any]) -> bool:
+    """Whether a record has annotations, though none may be in them, and no other kind of labels."""
+    return "annotations" in sample and not any(name in sample for name in OTHER_LABELS)
 
 
 def sample_boxes(dicts: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
@@ -283,13 +301,15 @@ def class_names(entry: dict[str, Any]) -> list[str]:
 
 def describe(entry: dict[str, Any], class_names: list[str]) -> dict[str, Any]:
     """A `dataset` note: message, images before and after the filters, objects by class."""
-    counts = entry.get("instances") or {}
+    told = entry.get("instances")
+    counts = told or {}
     by_class = {
         class_names[c] if 0 <= c < len(class_names) else "category %d" % c: n
         for c, n in sorted(counts.items())[:CLASSES_LISTED]
     }
     return {
-        "message": "%d images, %d objects" % (entry["images"], sum(counts.values())),
+        "message": "%d images" % entry["images"]
+        + (", %d objects" % sum(counts.values()) if told is not None else ""),
         "names": entry.get("names", []),
         "images": entry["images"],
         "images_before_filter": entry.get("images_before_filter", entry["images"]),

@@ -11,6 +11,7 @@ from d2check.checks.labels import (
     boxes_off_masks,
     class_range,
     data_error,
+    emptiness,
     imbalance,
 )
 from d2check.model import Ending, EndingKind, Event
@@ -122,3 +123,12 @@ def test_the_class_after_the_last_is_background_and_no_class():
     assert class_range(finished, (), 3, 3).value == 1
     assert class_range(finished, (), 3, 3).extras["last"] == 2
     assert "d2check run" in class_range(finished, (), None, 3).undecided
+
+
+def test_a_training_set_without_any_object_is_empty_though_its_images_are_kept():
+    stopped = Ending(EndingKind.STOPPED)
+    assert emptiness(stopped, instances=0, images=60).value == 1
+    assert emptiness(stopped, instances=0, images=60).extras["images"] == 60
+    assert emptiness(stopped, instances=142, images=60).value == 0
+    refused = Ending(EndingKind.CRASHED, error="AssertionError", message="No valid data found in a")
+    assert emptiness(refused).value == 1

@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from d2check.probe.datasets import object_size_px, sample_boxes
+from d2check.probe.datasets import count_instances, object_size_px, sample_boxes
 
 
 class Config(dict):
@@ -36,3 +36,15 @@ def test_sizes_are_those_after_resizing():
     assert object_size_px(boxes, config((0,))) == 30.0
     assert object_size_px([], config()) is None
     assert object_size_px(boxes, None) is None
+
+
+def test_objects_are_counted_where_the_set_is_one_of_objects():
+    square = [10, 10, 30, 30]
+    assert count_instances([image(square, square, category_id=3), image()]) == {3: 2}
+    assert count_instances([image(), image()]) == {}  # annotated, and nothing is in it
+
+
+def test_a_set_with_other_labels_than_objects_is_not_called_empty():
+    semantic = {"file_name": "a.jpg", "sem_seg_file_name": "a.png"}
+    assert count_instances([semantic]) is None
+    assert count_instances([{**image(), "pos_category_ids": [7]}]) is None
