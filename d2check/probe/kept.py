@@ -15,6 +15,7 @@ import builtins
 import functools
 import io
 import os
+import pathlib
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Callable
@@ -40,6 +41,7 @@ def install(module: Any, session: Session) -> None:
         ("rename", guard.renaming),
         ("replace", guard.renaming),
         ("stat", guard.looking),
+        ("mkdir", guard.making),
     ):
         _replace_in_os(name, guarded)
     shutil.rmtree = guard.removing_tree(shutil.rmtree)
@@ -55,6 +57,9 @@ def _replace_in_os(name: str, guarded: Callable[[Any], Any]) -> None:
         if real in able:
             able.add(replacement)
     setattr(os, name, replacement)
+    accessor = getattr(pathlib, "_NormalAccessor", None)  # before Python 3.11 it holds its own
+    if hasattr(accessor, name):
+        setattr(accessor, name, staticmethod(replacement))
 
 
 class Guard:
@@ -67,6 +72,7 @@ class Guard:
         self._apart = os.path.join(session.plan.child_output, FOLDER)
         self._moved: dict[str, str] = {}
         self._own: set[str] = set()
+        self._cleared: set[str] = set()  # folders that the script believes it has removed
         self._told = 0
         self._open = io.open  # not the guarded one: that reads what is copied where it goes to
 
@@ -190,10 +196,24 @@ class Guard:
             name = None if "dir_fd" in kwargs else _absolute(path)
             if name is not None and not self._is_ours(name) and self._holds_models(name):
                 self._tell("%s is not removed" % path)
+                self._cleared.update(place for place, _, _ in os.walk(name))
             else:
                 real(path, *args, **kwargs)
 
         return guarded_rmtree
+
+    def making(self, real: Any) -> Any:
+        """For `os.mkdir`: a folder that was to be removed may be made anew, once."""
+
+        @functools.wraps(real)
+        def guarded_mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
+            name = None if "dir_fd" in kwargs else _absolute(path)
+            if name is not None and name in self._cleared:
+                self._cleared.discard(name)
+            else:
+                real(path, *args, **kwargs)
+
+        return guarded_mkdir
 
     def _copy(self, source: Any, target: str) -> None:
         with self._open(source, "rb") as file, self._open(target, "wb") as copy:

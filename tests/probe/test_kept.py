@@ -56,6 +56,7 @@ def check(user, tmp_path):
         remove=guard.removing(os.remove),
         replace=guard.renaming(os.replace),
         rmtree=guard.removing_tree(shutil.rmtree),
+        mkdir=guard.making(os.mkdir),
     )
 
 
@@ -171,6 +172,36 @@ def test_an_output_folder_is_not_cleared(check, unchanged, user):
     check.rmtree("out")
     check.rmtree(user)
     assert check.told == ["files: out is not removed", f"files: {user} is not removed"]
+
+
+def test_a_folder_that_was_to_be_cleared_can_be_made_anew(check, unchanged, user):
+    (user / "out/images").mkdir()
+    check.rmtree("out")
+    for folder in ("out", user / "out/images"):
+        check.mkdir(folder)
+        with pytest.raises(FileExistsError):
+            check.mkdir(folder)
+    check.mkdir("elsewhere")
+    assert (user / "elsewhere").is_dir()
+
+
+def test_a_script_clears_its_output_folder_by_whatever_way(train, tmp_path):
+    source = """
+import os, pathlib, shutil, sys
+import torch
+out = pathlib.Path("out")
+for make in (out.mkdir, lambda: os.makedirs("out"), lambda: os.mkdir("out")):
+    shutil.rmtree("out")
+    make()
+(out / "model_final.pth").unlink()
+print(sorted(os.listdir("out")))
+"""
+    (train.cwd / "out").mkdir()
+    (train.cwd / "out/model_final.pth").write_text("weeks of work")
+    (train.cwd / "out/metrics.json").write_text("{}")
+    ran = train.script(source)
+    assert ran.status == 0, ran.stderr
+    assert (train.cwd / "out/model_final.pth").read_text() == "weeks of work"
 
 
 def test_a_folder_without_results_is(check, user):

@@ -63,7 +63,7 @@ def broken(tmp_path):
         loader = data.DataLoader(
             getattr(module, kind)(records, read), num_workers=workers, collate_fn=list
         )
-        with pytest.raises(OSError, match="Truncated|No such") as raised:
+        with pytest.raises(OSError, match=r"Truncated|No such") as raised:
             list(loader)
         session.recorder.open(0)
         session.crashed(raised.value)
