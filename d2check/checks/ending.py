@@ -62,12 +62,12 @@ def ended_badly(ending: Ending, last_iteration: int | None = None) -> Measuremen
     extras: kind (text of EndingKind), error, message, where (last of the user's lines), at
     (iteration), refused (by the error's words: "steps" of the schedule, the "batch", objects
     without "masks" or "keypoints", a "cpu" where a GPU was asked for or is needed ("gpu"), a newer
-    "numpy-1.24", "numpy-2" or "pillow" than the code was written for; else None).
+    "numpy-1.24", "numpy-2" or "pillow" than the code was written for; else "nothing").
     Undecided where no trace tells how it ended.
     """
     found = _is(ending, _UNHAPPY, last_iteration)
     refused = [what for what, words in _REFUSED if words.search(ending.message or "")]
-    return replace(found, extras={**found.extras, "refused": refused[0] if refused else None})
+    return replace(found, extras={**found.extras, "refused": refused[0] if refused else "nothing"})
 
 
 def ended_as(ending: Ending, kind: str, last_iteration: int | None = None) -> Measurement:

@@ -34,9 +34,18 @@ def propose(rule: Rule, run: Run, scope: Scope) -> tuple[Fix, ...]:
         ):
             continue
         fixes.append(fix)
-    if not fixes and run.config is None and any(t.overrides for t in rule.fixes):
-        return (NEEDS_CONFIG,)
+    if not fixes and run.config is None:
+        if any(t.overrides and _may_hold(t, scope) for t in rule.fixes):
+            return (NEEDS_CONFIG,)
     return tuple(fixes)
+
+
+def _may_hold(template: FixTemplate, scope: Scope) -> bool:
+    """Whether a fix may be one for this run: nothing that is known speaks against it."""
+    try:
+        return template.when is None or bool(template.when.evaluate(scope))
+    except Absent:
+        return True
 
 
 def compute(template: FixTemplate, run: Run, scope: Scope) -> Fix | None:

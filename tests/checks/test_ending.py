@@ -45,11 +45,11 @@ def test_a_planned_end_is_none(kind):
         ("cuda is not available. Please check your installation.", "gpu"),
         ("[AMPTrainer] CUDA is required for AMP training!", "gpu"),
         ("module 'numpy' has no attribute 'int'.\n`np.int` was a deprecated alias", "numpy-1.24"),
-        ("module 'numpy' has no attribute 'shapes'", None),
+        ("module 'numpy' has no attribute 'shapes'", "nothing"),
         ("`np.float_` was removed in the NumPy 2.0 release.", "numpy-2"),
         ("module 'PIL.Image' has no attribute 'LINEAR'", "pillow"),
-        ("No module named 'shapes'", None),
-        (None, None),
+        ("No module named 'shapes'", "nothing"),
+        (None, "nothing"),
     ],
 )
 def test_what_the_start_refuses_is_told_by_its_words(message, refused):

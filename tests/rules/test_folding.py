@@ -178,3 +178,10 @@ def test_layers_frozen_at_random_come_before_the_rate(symptom):
     both = {"schedule/lr-unscaled": W, "weights/frozen-norm-from-scratch": W}
     assert of_shipped_rules({symptom: F, **both})[0] == "weights/frozen-norm-from-scratch"
     assert of_shipped_rules({symptom: F, "schedule/lr-unscaled": W}) == ("schedule/lr-unscaled",)
+
+
+def test_an_error_of_the_users_code_gets_no_advice_on_his_config():
+    ending = Ending(EndingKind.CRASHED, error="NameError", message="name 'x' is not defined")
+    findings = judge(load_rules([shipped_rules()]), Run("test", ending=ending))
+    crash = next(finding for finding in findings if finding.rule == "ending/crashed")
+    assert crash.fixes == ()
