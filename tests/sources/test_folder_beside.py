@@ -114,3 +114,28 @@ def test_broken_events_below_are_an_output_that_cannot_be_read(tmp_path):
     (tmp_path / "out/tb").mkdir()
     (tmp_path / "out/tb/events.out.tfevents.1.host.1.0").write_bytes(b"no events" * 50)
     assert outputs(tmp_path) == ["out", "out/tb"]
+
+
+def test_rows_beside_a_log_are_its_rows_under_whatever_name(tmp_path):
+    """A browser calls the second metrics.json that it saves `metrics (1).json`."""
+    (tmp_path / "log.txt").write_text(log(999))
+    write_rows(tmp_path / "metrics (1).json", 999)
+    write_rows(tmp_path / "metrics (2).json", 599)
+    assert outputs(tmp_path) == ["."]
+    (run,) = sources.read(tmp_path)
+    assert run.source.endswith("metrics (1).json")
+    assert run.rows == 50
+    assert run.series["total_loss"].statistic == "median"
+
+
+def test_rows_beside_the_log_of_another_training_stay_apart(tmp_path):
+    (tmp_path / "log.txt").write_text(log(999))
+    write_rows(tmp_path / "metrics (1).json", 999, seed=9)
+    assert outputs(tmp_path) == [".", "metrics (1).json"]
+
+
+def test_two_trainings_rows_beside_a_log_stay_apart(tmp_path):
+    (tmp_path / "log.txt").write_text(log(999))
+    write_rows(tmp_path / "metrics (1).json", 999)
+    write_rows(tmp_path / "metrics (2).json", 999, seed=9)
+    assert outputs(tmp_path) == [".", "metrics (1).json", "metrics (2).json"]

@@ -41,9 +41,28 @@ def copies_of_rows(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for path in others if path != main and _one_begins_the_other(main, path)]
 
 
+def renamed_rows(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Files with the rows of a log.txt that lies there without a metrics.json, the longest first.
+
+    None where two of them hold different rows, or none what the log printed. Raises OSError.
+    """
+    if not set(files.METRICS).isdisjoint(names) or set(files.LOGS).isdisjoint(names):
+        return []
+    found = [folder / name for name in names if files.named_like_rows(name)]
+    found = [one for one in found if files.is_own_file(one) and _holds_rows(one)]
+    found.sort(key=lambda path: -path.stat().st_size)
+    if not found or not all(_one_begins_the_other(found[0], one) for one in found[1:]):
+        return []
+    printed = [mine for mine, _ in _told_in(folder)]
+    same = any(_same_rows(a, b, True) for a in printed for b in _losses_of_rows(found[0]))
+    return found if same else []
+
+
 def is_copy(path: Path) -> bool:
-    """Whether a file of rows is a copy of those of the metrics.json beside it. Raises OSError."""
-    return bool(copies_of_rows(path.parent, [files.METRICS[0], path.name]))
+    """Whether a file of rows beside an output's own files is of that output. Raises OSError."""
+    if (path.parent / files.METRICS[0]).is_file():
+        return bool(copies_of_rows(path.parent, [files.METRICS[0], path.name]))
+    return path in renamed_rows(path.parent, files.names_in(path.parent))
 
 
 def events_below(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -76,19 +95,29 @@ def _told_in(output: Path) -> Iterator[tuple[Series, bool]]:
     """The losses of an output's rows, else of its log, and whether they were printed."""
     names = files.names_in(output)
     for path in files.named(output, names, files.METRICS):
-        from d2check.sources.metrics_json import read_metrics_stream
-
-        try:
-            rows = read_metrics_stream(_first(path, _TOLD_BYTES), path)
-        except InputError:
-            continue
-        yield from ((one.series[_LOSS], False) for one in rows.segments if _LOSS in one.series)
-        return
+        losses = _losses_of_rows(path)
+        if losses:
+            yield from ((one, False) for one in losses)
+            return
     for path in files.named(output, names, files.LOGS):
         from d2check.sources.log_txt import read_log_stream
 
         log = read_log_stream(_first(path, _TOLD_BYTES), path.name)
         yield from ((one.series[_LOSS], True) for one in log.segments if _LOSS in one.series)
+
+
+def _holds_rows(path: Path) -> bool:
+    return files.looks_like_rows(files.beginning_of(path))
+
+
+def _losses_of_rows(path: Path) -> list[Series]:
+    from d2check.sources.metrics_json import read_metrics_stream
+
+    try:
+        rows = read_metrics_stream(_first(path, _TOLD_BYTES), path)
+    except InputError:
+        return []
+    return [one.series[_LOSS] for one in rows.segments if _LOSS in one.series]
 
 
 def _shows(path: Path, told: Sequence[tuple[Series, bool]]) -> bool:

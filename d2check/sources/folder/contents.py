@@ -56,13 +56,16 @@ def contents_of(folder: Path) -> Contents:
     names = files.names_in(folder)
     links = list(files.links_out(folder, names))
     found.problems += [not_followed(path, EXPECTED) for path in links]
-    copies = beside.copies_of_rows(folder, names)
-    for path in _longest_first(files.named(folder, names, files.METRICS), copies):
+    own = files.named(folder, names, files.METRICS)
+    renamed = [] if own else beside.renamed_rows(folder, names)
+    copies = beside.copies_of_rows(folder, names) if own else renamed[1:]
+    for path in _longest_first(own, copies) if own else renamed[:1]:
         if found.metrics is None and path not in links:
             found.metrics = _tried(read_metrics_json, path, found)
             found.sources += [path] if found.metrics else []
     for path in copies:
-        text = f"{path.name} holds the same rows as {files.METRICS[0]}, as far as both go"
+        main = (own or renamed)[0].name
+        text = f"{path.name} holds the same rows as {main}, as far as both go"
         found.unread.append(Event("fused", text, read_from=path.name))
     _add_logs(folder, names, links, found)
     _add_events(folder, names, found)
