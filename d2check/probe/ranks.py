@@ -29,6 +29,9 @@ POLL_S = 0.05
 # For the others to record the error that a rank's death gives them; then they are told to leave.
 GRACE_S = 2.0
 LEAVE_S = 3.0
+# For the others once a rank has left as it should: all leave their loop at one iteration. Only
+# where rank 0 alone saw that a ramp had ruined the training do they go on, and hang in NCCL.
+FOLLOW_S = 30.0
 
 
 def own_rank() -> int:
@@ -59,6 +62,7 @@ def spawn(plan: Plan) -> int:
         )
         for rank in range(plan.num_gpus)
     ]
+    left_s = None
     try:
         while not asked:
             statuses = [rank.poll() for rank in ranks]
@@ -66,6 +70,12 @@ def spawn(plan: Plan) -> int:
                 return 0
             if any(statuses):
                 break
+            if left_s is None and 0 in statuses:
+                left_s = time.monotonic()
+            if left_s is not None and time.monotonic() - left_s > FOLLOW_S:
+                _note_left_behind(plan.folder, ranks)
+                _end(ranks)
+                return 0
             time.sleep(POLL_S)
         if not asked:
             _wait(ranks, GRACE_S)
@@ -132,6 +142,31 @@ def _end(ranks: list[Any]) -> None:
         rank.wait()
 
 
+def _note_left_behind(folder: str, ranks: list[Any]) -> None:
+    """Record the end of ranks that hang since another one has ended the training: it is theirs."""
+    for number, rank in enumerate(ranks):
+        path = os.path.join(folder, wire.records_name(number))
+        if rank.poll() is None and not _has_ended(path):
+            _append(path, {"t": "end", "kind": "stopped", "reason": "others", "clock": time.time()})
+
+
+def _has_ended(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 65536))
+            return any(line.startswith(b'{"t":"end"') for line in file.read().splitlines())
+    except OSError:
+        return False
+
+
+def _append(path: str, record: dict[str, Any]) -> None:
+    try:
+        with open(path, "a", encoding="ascii") as file:
+            file.write("\n" + wire.encode(record))  # its last line may be cut
+    except OSError:
+        pass  # a full disk; stderr and the exit status tell what they can
+
+
 def _note_killed(folder: str, ranks: list[Any]) -> None:
     """Record the end of the ranks that a signal has ended: they could not do it themselves."""
     for number, rank in enumerate(ranks):
@@ -144,9 +179,4 @@ def _note_killed(folder: str, ranks: list[Any]) -> None:
             name = "signal %d" % -status
         sys.stderr.write("d2check: rank %d was ended by %s\n" % (number, name))
         record = {"t": "end", "kind": "killed", "signal": name, "clock": time.time()}
-        path = os.path.join(folder, wire.records_name(number))
-        try:
-            with open(path, "a", encoding="ascii") as file:
-                file.write("\n" + wire.encode(record))  # its last line may be cut
-        except OSError:
-            pass  # the line on stderr has told it
+        _append(os.path.join(folder, wire.records_name(number)), record)
