@@ -24,7 +24,8 @@ def rules():
 def records(loss, iterations=300, ramp_from=None):
     """What the probe writes of a training whose total loss is `loss(i)`."""
     noise = random.Random(3)
-    yield {"t": "begin", "rank": 0, "world_size": 1, "facts": {"classes": 3}}
+    facts = {"classes": 3, "weights_total": 320, "weights_missing": 54, "weights_skipped": 0}
+    yield {"t": "begin", "rank": 0, "world_size": 1, "facts": facts}
     yield {"t": "phase", "name": "as-configured", "first_iteration": 0}
     for i in range(iterations):
         if i == ramp_from:
