@@ -29,6 +29,8 @@ from d2check.model import Ending, EndingKind, Measurement, Scalar, Series
 # standard errors: a healthy curve falls over its long ends and wanders over its short ones.
 ENDS = ((0.75, 0.0), (0.6, 0.0), (0.5, 0.0), (0.4, 0.3), (0.3, 0.8), (0.2, 1.2))
 BLOCKS = (10, 20, 40)
+BURST_TOLD = 10.0  # times the first loss: what is worth words
+BURST_ROWS = 30  # rows that tell whether a loss that burst at once comes back
 
 
 def loss_rise(
@@ -49,7 +51,7 @@ def loss_rise(
     last blocks over the second lowest one, selection taken off), best, best_at, end, leap (the
     largest ratio between neighbouring stretches of leap_rows, which a spike does not reach),
     leap_z, leap_at, recovering ("yes" where the last quarter falls surely and is below the
-    start), rate_share (rate at the best level / peak rate).
+    start), rate_share (rate at the best level / peak rate), burst and the like (see `_burst`).
 
     A run that ended in NaN is also judged by its very last row; elsewhere a few high rows at the
     end could be a spike. Undecided where an R-CNN finds its foreground again and its other heads
@@ -59,7 +61,10 @@ def loss_rise(
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
-    if is_dense(curve.heads):
+    burst: dict[str, Scalar] = {"burst": 1.0, "burst_end": 1.0}
+    if not is_dense(curve.heads):
+        burst.update(_burst(total))
+    else:
         # Of a resumed one too: the mean is in no checkpoint.
         curve = curve.rows(curve.iterations >= curve.iterations[0] + NORMALISED_AFTER)
     if len(curve) < min_rows:
@@ -87,6 +92,7 @@ def loss_rise(
         "rate_share": None
         if curve.lr is None
         else float(curve.lr[best_row]) / max(float(curve.lr.max()), base_lr or 0.0, 1e-30),
+        **burst,
     }
     ratio = math.exp(min(end - best, 700.0))
     undecided = None
@@ -95,6 +101,33 @@ def loss_rise(
         undecided = "the ROI heads are coming back from calling everything background"
     span = (int(curve.iterations[first]), int(curve.iterations[-1]))
     return Measurement(ratio, "ratio", span, extras, undecided)
+
+
+def _burst(total: Series) -> dict[str, Scalar]:
+    """How far a run's loss leapt above its first one, and where it ends, both over the first.
+
+    The first loss of a model is the price of knowing nothing. A rate far too high for an AdamW or a
+    DETR leaps from it at once and falls for long afterwards, so that no later level is a rise.
+    Empty for what is not raw or does not begin with the training. extras: burst, burst_end, and
+    where it is large and ends above the first: burst_first, burst_peak, burst_at (iteration),
+    burst_level.
+    """
+    finite = np.isfinite(total.values)
+    values, at = total.values[finite], total.iterations[finite]
+    if total.statistic != "raw" or len(values) < BURST_ROWS or at[0] > 1 or values[0] <= 0:
+        return {}
+    first, peak = float(values[0]), int(np.argmax(values))
+    level = float(np.median(values[-max(8, len(values) // 4) :]))
+    burst: dict[str, Scalar] = {"burst": float(values[peak]) / first, "burst_end": level / first}
+    if level < first or values[peak] < BURST_TOLD * first:
+        return burst  # it is over, or none
+    return {
+        **burst,
+        "burst_first": first,
+        "burst_peak": float(values[peak]),
+        "burst_at": int(at[peak]),
+        "burst_level": level,
+    }
 
 
 def _only_roi_rises(curve: LossCurve, limit_z: float, window: int) -> bool:

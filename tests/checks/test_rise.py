@@ -136,3 +136,20 @@ def test_any_positive_numbers_are_measured(values, exploded):
     kind = EndingKind.NON_FINITE if exploded else EndingKind.FINISHED
     found = loss_rise(series(values), ending=Ending(kind))
     assert found.undecided or (found.value is not None and found.value > 0)
+
+
+def test_a_loss_that_bursts_at_once_is_measured_by_its_first():
+    falls = np.geomspace(3000, 300, 60)
+    found = loss_rise(series(np.concatenate([[173.0, 5400.0, 3e7], falls])))
+    assert found.extras["burst"] == pytest.approx(3e7 / 173)
+    assert found.extras["burst_end"] > 1.3
+    assert (found.extras["burst_first"], found.extras["burst_at"]) == (173.0, 2)
+
+
+def test_no_burst_is_told_of_what_came_back_or_began_before():
+    back = np.concatenate([[3.0, 200.0], np.linspace(2.9, 1.2, 60)])
+    assert "burst_peak" not in loss_rise(series(back)).extras
+    later = series(np.concatenate([[3.0, 200.0], np.linspace(90, 9, 60)]))
+    resumed = replace(later, iterations=later.iterations + 5000)
+    assert loss_rise(resumed).extras["burst"] == 1.0
+    assert loss_rise(replace(later, statistic="median")).extras["burst"] == 1.0
