@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -77,11 +78,29 @@ def neutralise(cfg: Any, session: Session) -> None:
     if mine:
         session.touched.watch(mine)
         session.neutralised("output folder: %s is not touched" % mine)
+    tell_hydra(session)
     session.neutralised("checkpoints: none are written")
     session.neutralised("evaluation: none is run")
     with read_write(cfg), open_dict(cfg):
         cfg.train.output_dir = output
         cfg.train.eval_period = 0
+
+
+def tell_hydra(session: Session) -> None:
+    """Say where Hydra's launcher has written: it does so before the script's own function begins.
+
+    detrex's hydra_train_net.py has one folder for that and for the results.
+    """
+    module = sys.modules.get("hydra.core.hydra_config")
+    if module is None:
+        return
+    try:
+        folder = module.HydraConfig.get().runtime.output_dir
+    except Exception:  # noqa: BLE001  no launcher of Hydra's runs, or one before it told its folder
+        return
+    session.neutralised(
+        "Hydra: its own config and log stand in %s since before the training, nothing else" % folder
+    )
 
 
 def is_neutral(cfg: Any, session: Session) -> bool:

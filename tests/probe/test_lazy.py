@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +80,24 @@ def test_output_goes_into_the_run_folder_and_nothing_is_evaluated(session, tmp_p
     assert cfg.train.output_dir == str(tmp_path / "child-output")
     assert cfg.train.eval_period == 0
     assert lazy.is_neutral(cfg, session)
+
+
+def test_what_hydra_wrote_before_the_script_began_is_told(session, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(session, "neutralised", told.append)
+    job = SimpleNamespace(runtime=SimpleNamespace(output_dir="outputs/today"))
+    hydra = SimpleNamespace(HydraConfig=SimpleNamespace(get=lambda: job))
+    monkeypatch.setitem(sys.modules, "hydra.core.hydra_config", hydra)
+    lazy.tell_hydra(session)
+    assert "stand in outputs/today" in told[0]
+
+
+def test_hydra_that_is_imported_and_runs_nothing_is_not_told(session, monkeypatch):
+    told = []
+    monkeypatch.setattr(session, "neutralised", told.append)
+    pytest.importorskip("hydra.core.hydra_config")
+    lazy.tell_hydra(session)
+    assert told == []
 
 
 def test_the_batch_and_a_fixed_seed_are_facts():
