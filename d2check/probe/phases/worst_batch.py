@@ -133,9 +133,10 @@ def build(
     """A batch of samples of that size with so many objects each, of the template's kind.
 
     template: a batch of the training; a sample of it that has objects gives their fields. Boxes
-    are stretched to the new size. Raises ValueError where no sample has objects.
+    are stretched to the new size, and all keypoints are visible within them: a keypoint head takes
+    no region without. Raises ValueError where no sample has objects.
     """
-    from detectron2.structures import BitMasks, Boxes, Instances
+    from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 
     source = next((s for s in template if len(s.get("instances", ())) > 0), None)
     if source is None:
@@ -155,6 +156,11 @@ def build(
                 instances.set(name, BitMasks(torch.ones(count, height, width, dtype=torch.bool)))
             else:
                 instances.set(name, value[chosen])
+        keypoints = instances.get_fields().get("gt_keypoints")
+        if isinstance(keypoints, Keypoints) and instances.has("gt_boxes"):
+            visible = torch.full_like(keypoints.tensor, 2.0)
+            visible[:, :, :2] = instances.gt_boxes.get_centers()[:, None]
+            instances.gt_keypoints = Keypoints(visible)
         return instances
 
     pixels = source["image"]

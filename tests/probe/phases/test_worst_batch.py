@@ -242,6 +242,24 @@ def test_trials_differ_in_images_in_area_and_in_objects(built):
     assert (sum(counts), max(counts)) == (sizes[-2]["instances"], sizes[-2]["most_instances"])
 
 
+def test_keypoints_are_visible_in_the_boxes_that_were_stretched():
+    """A keypoint head leaves out the regions without any, and its memory with them."""
+    from detectron2.structures import Boxes, Instances, Keypoints
+
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 40.0], [50.0, 60.0, 70.0, 90.0]])
+    keypoints = torch.tensor([[[20.0, 20.0, 2.0], [25.0, 30.0, 1.0]], [[0.0, 0.0, 0.0]] * 2])
+    found = Instances((100, 80), gt_boxes=Boxes(boxes), gt_classes=torch.zeros(2).long())
+    found.gt_keypoints = Keypoints(keypoints)
+    sample = {"image": torch.zeros(3, 100, 80, dtype=torch.uint8), "instances": found}
+    (made,) = worst_batch.build([sample], [3], 800, 960)
+    corners, points = made["instances"].gt_boxes.tensor, made["instances"].gt_keypoints.tensor
+    assert corners[0].tolist() == [120.0, 80.0, 360.0, 320.0]
+    assert (points[..., 2] == 2).all()
+    assert (points[..., :2] > corners[:, None, :2]).all()
+    assert (points[..., :2] < corners[:, None, 2:]).all()
+    assert found.gt_keypoints.tensor.tolist() == keypoints.tolist()
+
+
 def test_a_batch_of_one_image_is_tried_once_in_each_size(built):
     """The objects of the others, which there are none of, make no other batch."""
     trainer, session = built
