@@ -61,7 +61,7 @@ def loss_rise(
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
         return Measurement(None, undecided=curve)
-    burst: dict[str, Scalar] = {"burst": 1.0, "burst_end": 1.0}
+    burst: dict[str, Scalar] = {"burst": 1.0, "burst_end": 1.0, "burst_lost": 1.0}
     if not is_dense(curve.heads):
         burst.update(_burst(total))
     else:
@@ -108,17 +108,23 @@ def _burst(total: Series) -> dict[str, Scalar]:
 
     The first loss of a model is the price of knowing nothing. A rate far too high for an AdamW or a
     DETR leaps from it at once and falls for long afterwards, so that no later level is a rise.
-    Empty for what is not raw or does not begin with the training. extras: burst, burst_end, and
-    where it is large and ends above the first: burst_first, burst_peak, burst_at (iteration),
-    burst_level.
+    Empty for what is not raw or does not begin with the training. extras: burst (the second highest
+    of the first rows: one may be an image with many objects), burst_end, burst_lost (the highest
+    over where it ends: a model that was trained before has easy images and hard ones, no such
+    leap), and where it is large and ends above the first: burst_first, burst_peak, burst_at
+    (iteration), burst_level.
     """
     finite = np.isfinite(total.values)
     values, at = total.values[finite], total.iterations[finite]
     if total.statistic != "raw" or len(values) < BURST_ROWS or at[0] > 1 or values[0] <= 0:
         return {}
-    first, peak = float(values[0]), int(np.argmax(values))
+    first, peak = float(values[0]), int(np.argmax(values[:BURST_ROWS]))
     level = float(np.median(values[-max(8, len(values) // 4) :]))
-    burst: dict[str, Scalar] = {"burst": float(values[peak]) / first, "burst_end": level / first}
+    burst: dict[str, Scalar] = {
+        "burst": float(np.sort(values[:BURST_ROWS])[-2]) / first,
+        "burst_end": level / first,
+        "burst_lost": float(values[peak]) / max(level, 1e-30),
+    }
     if level < first or values[peak] < BURST_TOLD * first:
         return burst  # it is over, or none
     return {
