@@ -42,6 +42,7 @@ ZOO = {
     "faster": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
     "retinanet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
     "mask-c4": "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+    "cascade": "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
     "keypoint": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
 }
 PLANNED = 90_000
@@ -235,11 +236,11 @@ def learnt(images: int, iterations: int, count: int, seed: int) -> dict[str, Any
         for _ in range(count):
             row = training.step(next(training.batches))
             later.append(dict(row, foreground=counted.seen["roi_head/num_fg_samples"]))
+        wide = facts["worst_batch_width"] > facts["worst_batch_height"]  # as the loader groups
         heavy = sorted(
-            dicts,
-            key=lambda d: (max(d["width"], d["height"]) / min(d["width"], d["height"]),
-                           len(d["annotations"])),
-        )[-images:]  # fmt: skip
+            (d for d in dicts if (d["width"] > d["height"]) == wide),
+            key=lambda d: (abs(d["width"] - d["height"]), len(d["annotations"])),
+        )[-images:]
         largest = mapper_of(cfg, short=max(SIDES))
         found["measured"] = []
         for _ in range(3):
