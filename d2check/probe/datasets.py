@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import boxes as box_formats
-from . import unloaded
 from .batch import LOAD_KEY
 
 if TYPE_CHECKING:
@@ -231,7 +230,8 @@ def watch_loading(module: Any, session: Session | None = None) -> None:
         try:
             sample = get(self, index)
         except Exception as error:
-            unloaded.tell(session, self._dataset, index, error)
+            if session is not None:
+                session.unloaded_image.tell(self._dataset, index, error)
             raise
         return cost.stamp(sample)
 
@@ -245,7 +245,8 @@ def watch_loading(module: Any, session: Session | None = None) -> None:
             try:
                 sample = self._map_func(source)
             except Exception as error:
-                unloaded.keep(session, source, error)
+                if session is not None:
+                    session.unloaded_image.keep(source, error)
                 raise
             if sample is None:
                 continue

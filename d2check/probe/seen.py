@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from .stopping import LeaveScript
 
 if TYPE_CHECKING:
-    from .plain_loop import PlainLoop
     from .session import Session
 
 UNSEEN_STEPS = 100  # of Detectron2's model, or as many as were planned
@@ -36,7 +35,7 @@ class Seen:
         """Nothing yet."""
         self.model: Any = None
         self.optimizer: Any = None
-        self.loop: PlainLoop | None = None
+        self.loop: Any = None  # the PlainLoop that records it
         self._steps: Any = None  # the handle of what counts steps outside any loop
         self._count: Any = None  # the same before torch 2.0, called by the wrapped classes
         self._stepping = False

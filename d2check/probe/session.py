@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import unloaded
 from .failure import describe
 from .plan import Plan
 from .recorder import Recorder, first_of
 from .redact import redact, redact_text
 from .touched import Touched
+from .unloaded import UnloadedImage
 
 INPUTS_NAMED = 8  # of those that were no numbers
 
@@ -23,7 +23,7 @@ class Session:
     in_trainer: a loop of TrainerBase is being run. state_dicts_loaded: how often anything was
     loaded into a module; None where nobody counts. touched: the folders that results would go into.
     unloaded: the last exception that came out of a checkpoint's loading, and that checkpoint.
-    unloaded_image: the same of an image, and what is told of it, where this process loaded it.
+    unloaded_image: the same of an image.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rank: int = 0) -> None:
@@ -41,7 +41,7 @@ class Session:
         self.state_dicts_loaded: int | None = None
         self.touched = Touched(plan.folder)
         self.unloaded: tuple[BaseException, str] | None = None
-        self.unloaded_image: tuple[BaseException, dict[str, Any]] | None = None
+        self.unloaded_image = UnloadedImage(plan.folder)
         self._neutralised: set[str] = set()
 
     def neutralised(self, message: str) -> None:
@@ -62,7 +62,7 @@ class Session:
             record["registered"] = self.registered
         if self.unloaded is not None and self.unloaded[0] is error:
             record["weights"] = redact_text(self.unloaded[1])
-        record.update(redact(unloaded.describe(self, error)))
+        record.update(redact(self.unloaded_image.of(error)))
         self.recorder.end("crashed", **record)
 
     def tell_inputs(self, not_finite: list[str]) -> None:

@@ -10,67 +10,69 @@ import json
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any, Iterable
-
-if TYPE_CHECKING:
-    from .session import Session
+from typing import Any, Iterable
 
 LOOKS_S = 2.0
 FILE = "unloaded-by-worker-%s"
 _WORKER = re.compile(r"DataLoader worker process (\d+)")
 
 
-def tell(session: Session | None, records: Any, index: Any, error: BaseException) -> None:
-    """Keep the name of the image whose loading raised `error`.
+class UnloadedImage:
+    """The image whose loading broke last in this process, and those that workers wrote down.
 
-    records: the data set. index: of the image that was asked for; Detectron2 tries others where a
-    mapper gives None.
+    folder: the run folder.
     """
-    if session is None:
-        return
-    try:
-        record = records[_tried(error, index)]
-    except (LookupError, TypeError, ValueError):
-        return  # a data set of another kind
-    keep(session, record, error, records if isinstance(error, FileNotFoundError) else ())
 
+    def __init__(self, folder: str) -> None:
+        """None has."""
+        self._folder = folder
+        self._own: tuple[BaseException, dict[str, Any]] | None = None
 
-def keep(
-    session: Session | None, record: Any, error: BaseException, others: Iterable[Any] = ()
-) -> None:
-    """The same, of a record of the data set. others: records whose files shall be looked for."""
-    import torch
+    def tell(self, records: Any, index: Any, error: BaseException) -> None:
+        """Keep the name of the image whose loading raised `error`.
 
-    if session is None or not isinstance(record, dict):
-        return
-    name = record.get("file_name") or record.get("image_id")
-    if name is None:
-        return
-    told = {"image": str(name), "images_missing": _missing(others)}
-    worker = torch.utils.data.get_worker_info()
-    if worker is None:
-        session.unloaded_image = (error, told)
-        return
-    try:
-        with open(os.path.join(session.plan.folder, FILE % worker.id), "w") as file:
-            json.dump(told, file)
-    except OSError:
-        return  # a full disk: the error itself is told all the same
+        records: the data set. index: of the image that was asked for; Detectron2 tries others
+        where a mapper gives None.
+        """
+        try:
+            record = records[_tried(error, index)]
+        except (LookupError, TypeError, ValueError):
+            return  # a data set of another kind
+        self.keep(record, error, records if isinstance(error, FileNotFoundError) else ())
 
+    def keep(self, record: Any, error: BaseException, others: Iterable[Any] = ()) -> None:
+        """The same, of a record of the data set. others: records whose files are looked for."""
+        import torch
 
-def describe(session: Session, error: BaseException) -> dict[str, Any]:
-    """The fields of an `end` record that tell of the image whose loading ended the training."""
-    if session.unloaded_image is not None and session.unloaded_image[0] is error:
-        return session.unloaded_image[1]
-    worker = _WORKER.search(str(error))
-    if worker is None:
-        return {}
-    try:
-        with open(os.path.join(session.plan.folder, FILE % worker.group(1))) as file:
-            told: dict[str, Any] = json.load(file)
-            return told
-    except (OSError, ValueError):
-        return {}
+        name = None
+        if isinstance(record, dict):
+            name = record.get("file_name") or record.get("image_id")
+        if name is None:
+            return
+        told = {"image": str(name), "images_missing": _missing(others)}
+        worker = torch.utils.data.get_worker_info()
+        if worker is None:
+            self._own = (error, told)
+            return
+        try:
+            with open(os.path.join(self._folder, FILE % worker.id), "w") as file:
+                json.dump(told, file)
+        except OSError:
+            return  # a full disk: the error itself is told all the same
+
+    def of(self, error: BaseException) -> dict[str, Any]:
+        """The fields of an `end` record that tell of the image whose loading raised `error`."""
+        if self._own is not None and self._own[0] is error:
+            return self._own[1]
+        worker = _WORKER.search(str(error))
+        if worker is None:
+            return {}
+        try:
+            with open(os.path.join(self._folder, FILE % worker.group(1))) as file:
+                told: dict[str, Any] = json.load(file)
+                return told
+        except (OSError, ValueError):
+            return {}
 
 
 def _missing(records: Iterable[Any]) -> list[int] | None:

@@ -81,7 +81,7 @@ def test_the_image_whose_loading_broke_is_named(broken, kind, workers):
 def test_another_error_of_this_process_names_no_image(broken, tmp_path):
     broken("MapDataset", 0)
     session = Session(Plan({"folder": str(tmp_path)}), Recorder(str(tmp_path)))
-    session.unloaded_image = (OSError("Truncated File Read"), {"image": "images/5.jpg"})
+    session.unloaded_image.keep(RECORDS[5], OSError("Truncated File Read"))
     session.recorder.open(0)
     session.crashed(ValueError("not of the loader"))
     assert "image" not in read_records(tmp_path)[-1]
