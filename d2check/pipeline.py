@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from d2check import __version__, sources
 from d2check.fleet import RuleChoice, choose, judge_all, judge_run, judge_text
-from d2check.misuse import refuse_misuse, shown
+from d2check.misuse import shown
 from d2check.model import (
     EndingKind,
     Finding,
@@ -76,11 +76,10 @@ def run(
     """
     # An audit needs neither, and they are a good part of what it would load.
     from d2check import verify
-    from d2check.harness.launch import NOT_WRITTEN, launch
-    from d2check.looks import Looks
+    from d2check.harness.launch import NOT_WRITTEN
+    from d2check.training import train
 
     started = time.monotonic()
-    ends: list[dict[str, Any]] = []
     missing: list[str] = []
 
     def hear(line: str) -> None:
@@ -88,14 +87,7 @@ def run(
             missing.append(line.removeprefix("d2check: "))
         on_line(line)
 
-    def watch(record: dict[str, Any]) -> None:
-        if record.get("t") == "end":
-            ends.append(record)
-        on_record(record)
-
-    looks = Looks(rules if plan.early_end else (), sources.GrowingRun(plan.folder))
-    ending = launch(plan, watch, hear, enough=looks.enough)
-    refuse_misuse(ending, ends[-1] if ends else {}, plan)
+    ending = train(plan, rules, on_record, hear)
     judged = _judged(rules, plan)
     interrupted = ending.kind is EndingKind.INTERRUPTED
     told: tuple[str, ...] = ()

@@ -179,7 +179,7 @@ def training(monkeypatch, tmp_path):
                 on_record({"t": "end", **end})
             return ending
 
-        monkeypatch.setattr("d2check.harness.launch.launch", launch)
+        monkeypatch.setattr("d2check.training.launch", launch)
         monkeypatch.setattr(
             pipeline.sources, "read", lambda folder: (Run("out", ending=ending, events=events),)
         )

@@ -10,13 +10,12 @@ from typing import Any
 from d2check import sources
 from d2check.errors import InputError, UsageError
 from d2check.fleet import judge_run
-from d2check.harness.launch import launch
 from d2check.harness.plan import Plan
-from d2check.looks import Looks
-from d2check.misuse import refuse_misuse, shown
+from d2check.misuse import shown
 from d2check.model import EndingKind, Fix, Override, RunReport
 from d2check.rules.model import Rule
 from d2check.sources.run_folder import CONTROL, WITH_FIX
+from d2check.training import train
 from d2check.verify.repairs import changes, mended, repairs, wants_control, with_proofs
 
 # Both trainings have the same seed, and not the first one's: they differ in the change alone, and
@@ -119,18 +118,8 @@ def _trained(
 ) -> RunReport:
     """One more training, judged. Raises UsageError where it never began, _Interrupted."""
     plan.folder.mkdir()
-    ends: list[dict[str, Any]] = []
-
-    def watch(record: dict[str, Any]) -> None:
-        if record.get("t") == "end":
-            ends.append(record)
-        on_record(record)
-
-    looks = Looks(rules if plan.early_end else (), sources.GrowingRun(plan.folder))
-    ending = launch(plan, watch, on_line, enough=looks.enough)
-    if ending.kind is EndingKind.INTERRUPTED:
+    if train(plan, rules, on_record, on_line).kind is EndingKind.INTERRUPTED:
         raise _Interrupted
-    refuse_misuse(ending, ends[-1] if ends else {}, plan)
     judged = _judged(plan.folder, rules)
     if judged is None:
         raise UsageError(f"nothing was recorded, see {shown(plan.folder)}")

@@ -65,12 +65,12 @@ def trainings(monkeypatch):
     """The plans that were launched, each written as its rate asks for."""
     launched = []
 
-    def launch(plan, on_record, on_line, *, enough):
+    def train(plan, rules, on_record, on_line):
         launched.append(plan)
         write_run(plan)
         return Ending()
 
-    monkeypatch.setattr(proof, "launch", launch)
+    monkeypatch.setattr(proof, "train", train)
     return launched
 
 
@@ -115,12 +115,12 @@ def test_a_folder_tells_its_proofs_again_and_is_one_run(plan, rules, trainings):
 def test_a_change_that_did_not_help_is_not_tried_without(plan, rules, monkeypatch):
     launched = []
 
-    def launch(again, on_record, on_line, *, enough):
+    def train(again, rules, on_record, on_line):
         launched.append(again)
         write_run(replace(again, entry={**again.entry, "overrides": []}))
         return Ending()
 
-    monkeypatch.setattr(proof, "launch", launch)
+    monkeypatch.setattr(proof, "train", train)
     verified = prove(plan, rules, first_of(plan, rules))
     assert proofs(verified.judged) == {"schedule/lr-unscaled": "refuted"}
     assert len(launched) == 1
@@ -133,10 +133,10 @@ def test_where_nothing_is_proposed_nothing_is_trained(plan, trainings):
 
 
 def test_an_interrupt_leaves_the_first_verdicts(plan, rules, monkeypatch):
-    def launch(again, on_record, on_line, *, enough):
+    def train(again, rules, on_record, on_line):
         return Ending(EndingKind.INTERRUPTED)
 
-    monkeypatch.setattr(proof, "launch", launch)
+    monkeypatch.setattr(proof, "train", train)
     first = first_of(plan, rules)
     verified = prove(plan, rules, first)
     assert verified.interrupted
@@ -144,14 +144,10 @@ def test_an_interrupt_leaves_the_first_verdicts(plan, rules, monkeypatch):
 
 
 def test_a_change_with_which_no_training_begins_is_told(plan, rules, monkeypatch):
-    def refuse(ending, end, again):
+    def train(again, rules, on_record, on_line):
         raise UsageError("unknown key SOLVER.BASE_LR")
 
-    def launch(again, on_record, on_line, *, enough):
-        return Ending()
-
-    monkeypatch.setattr(proof, "launch", launch)
-    monkeypatch.setattr(proof, "refuse_misuse", refuse)
+    monkeypatch.setattr(proof, "train", train)
     first = first_of(plan, rules)
     verified = prove(plan, rules, first)
     assert verified.judged is first
