@@ -22,6 +22,13 @@ from d2check.verify.repairs import changes, mended, repairs, wants_control, with
 # what failed by an unlucky seed is found out.
 _OTHER_SEED = 2001
 
+_CUT_SHORT = (
+    EndingKind.INTERRUPTED,
+    EndingKind.RUNNING,
+    EndingKind.TRUNCATED,
+    EndingKind.UNKNOWN,
+)
+
 NOTHING_TO_PROVE = "--verify: no rule that fails proposes a change of the config; nothing was tried"
 
 OnTraining = Callable[[str, Plan], None]
@@ -94,7 +101,10 @@ def amended(plan: Plan, name: str, added: Sequence[Override], first: RunReport) 
 
 
 def known_proofs(first: RunReport, rules: Sequence[Rule]) -> RunReport:
-    """The findings of a run folder with the proofs that the trainings inside it give, if any."""
+    """The findings of a run folder with the proofs that the trainings inside it give, if any.
+
+    One that was interrupted, or whose end nobody wrote down, proves nothing.
+    """
     folder = Path(first.run.source)
     changed = _judged(folder / WITH_FIX, rules)
     if changed is None:
@@ -107,7 +117,7 @@ def _judged(folder: Path, rules: Sequence[Rule]) -> RunReport | None:
         (run,) = sources.read(folder)
     except InputError:  # not tried, or it never came to a record
         return None
-    return judge_run(rules, run)
+    return None if run.ending.kind in _CUT_SHORT else judge_run(rules, run)
 
 
 def _trained(

@@ -143,6 +143,16 @@ def test_an_interrupt_leaves_the_first_verdicts(plan, rules, monkeypatch):
     assert verified.judged is first
 
 
+def test_what_was_interrupted_proves_nothing_in_a_later_audit(plan, rules, trainings):
+    first = first_of(plan, rules)
+    prove(plan, rules, first)
+    records = plan.folder / "with-fix" / wire.RECORDS
+    *rows, _end = records.read_text().splitlines(keepends=True)
+    end = {"t": "end", "kind": "interrupted", "i": 20, "clock": 0.0}
+    records.write_text("".join(rows[:22]) + wire.encode(end))
+    assert proofs(known_proofs(first, rules)) == {}
+
+
 def test_a_change_with_which_no_training_begins_is_told(plan, rules, monkeypatch):
     def train(again, rules, on_record, on_line):
         raise UsageError("unknown key SOLVER.BASE_LR")
