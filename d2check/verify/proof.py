@@ -80,7 +80,9 @@ def prove(
             control = trained(CONTROL, f"trained again without {pasted}", ())
             result = with_proofs(first, changed, control, rules)
     except UsageError as error:
-        return Verified(first, (f"--verify: the training with {pasted} never began: {error}",))
+        return Verified(
+            first, (f"--verify: the training with {pasted} could not be judged: {error}",)
+        )
     except _Interrupted:
         return Verified(first, (f"--verify: interrupted while {pasted} was tried",), True)
     where = shown(plan.folder / WITH_FIX)
@@ -132,5 +134,5 @@ def _trained(
         raise _Interrupted
     judged = _judged(plan.folder, rules)
     if judged is None:
-        raise UsageError(f"nothing was recorded, see {shown(plan.folder)}")
+        raise UsageError(f"nothing tells how it ended, see {shown(plan.folder)}")
     return judged

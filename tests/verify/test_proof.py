@@ -161,7 +161,7 @@ def test_a_change_with_which_no_training_begins_is_told(plan, rules, monkeypatch
     first = first_of(plan, rules)
     verified = prove(plan, rules, first)
     assert verified.judged is first
-    assert "never began: unknown key SOLVER.BASE_LR" in verified.notes[0]
+    assert "could not be judged: unknown key SOLVER.BASE_LR" in verified.notes[0]
 
 
 @pytest.mark.parametrize(
