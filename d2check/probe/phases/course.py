@@ -138,9 +138,9 @@ class Course:
         if phase["name"] == RAMP and self._optimizer is not None:
             peaks = ramp.peak_rates(self._optimizer, ramp.find_scheduler(self._trainer))
             climb = phase.get("climb") or int((iterations or 200) * ramp.CLIMB_SHARE)
-            self.rates, self.in_ramp = ramp.Ramp(self._optimizer, peaks, climb, share), True
+            self.rates, self.in_ramp = ramp.climbing(self._optimizer, peaks, climb, share), True
         elif share != 1 and self._optimizer is not None:
-            self.rates = ramp.ShareOfRates(self._optimizer, share)
+            self.rates = ramp.at_share(self._optimizer, share)
         self._session.recorder.write(
             {"t": "phase", "name": phase["name"], "first_iteration": first_iteration}
         )

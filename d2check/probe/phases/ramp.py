@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
@@ -20,21 +20,18 @@ NEAR_PEAK = 0.9
 class Rates:
     """Sets the rates of an optimizer's groups for the span of one step each."""
 
-    def __init__(self, optimizer: Any) -> None:
-        """Nothing is set yet."""
-        self._groups = optimizer.param_groups
+    def __init__(self, groups: list[dict[str, Any]], of_step: Callable[[int], list[float]]) -> None:
+        """`groups`: an optimizer's. `of_step`: the rate of each, given how many steps were made."""
+        self._groups = groups
+        self._of_step = of_step
         self._done = 0
         self._kept: list[Any] = []
-        self._main = main_group(self._groups)
+        self._main = main_group(groups)
         self.lr_used: float | None = None
-
-    def of_this_step(self) -> list[float]:
-        """The rate of each group in this iteration."""
-        raise NotImplementedError
 
     def set_rates(self) -> None:
         """Before the step."""
-        values = self.of_this_step()
+        values = self._of_step(self._done)
         self._kept = [group["lr"] for group in self._groups]
         for group, kept, value in zip(self._groups, self._kept, values):
             group["lr"] = torch.full_like(kept, value) if isinstance(kept, torch.Tensor) else value
@@ -52,33 +49,26 @@ class Rates:
         self.lr_used = None
 
 
-class Ramp(Rates):
-    """Climbs to the peak and stays there."""
+def climbing(optimizer: Any, peaks: list[float], climb: int, share: float = 1.0) -> Rates:
+    """Rates that climb to the peak, linearly as Detectron2's warm-up does, and stay there.
 
-    def __init__(self, optimizer: Any, peaks: list[float], climb: int, share: float = 1.0) -> None:
-        """`peaks`: rate per group to end at. `climb`: iterations until there. `share`: of both."""
-        super().__init__(optimizer)
-        self._starts = [share * float(group["lr"]) for group in self._groups]
-        self._peaks = [share * peak for peak in peaks]
-        self._climb = max(1, climb)
+    peaks: rate per group to end at. climb: iterations until there. share: of both ends.
+    """
+    groups = optimizer.param_groups
+    starts = [share * float(group["lr"]) for group in groups]
+    ends = [share * peak for peak in peaks]
 
-    def of_this_step(self) -> list[float]:
-        """Linear, as Detectron2's warm-up is."""
-        climbed = min((self._done + 1) / self._climb, 1.0)
-        return [start + (peak - start) * climbed for start, peak in zip(self._starts, self._peaks)]
+    def of_step(done: int) -> list[float]:
+        climbed = min((done + 1) / max(1, climb), 1.0)
+        return [start + (end - start) * climbed for start, end in zip(starts, ends)]
+
+    return Rates(groups, of_step)
 
 
-class ShareOfRates(Rates):
-    """The rates as configured, all times the same number: what the training does at lower ones."""
-
-    def __init__(self, optimizer: Any, share: float) -> None:
-        """`share`: of the scheduler's rates."""
-        super().__init__(optimizer)
-        self._share = share
-
-    def of_this_step(self) -> list[float]:
-        """Whatever the scheduler has set, times the share."""
-        return [self._share * float(group["lr"]) for group in self._groups]
+def at_share(optimizer: Any, share: float) -> Rates:
+    """The scheduler's rates, all times the same number: what a training does at lower ones."""
+    groups = optimizer.param_groups
+    return Rates(groups, lambda done: [share * float(group["lr"]) for group in groups])
 
 
 def main_group(groups: list[dict[str, Any]]) -> int:

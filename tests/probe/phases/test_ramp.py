@@ -16,7 +16,7 @@ def optimizer_of(*rates):
 
 def test_rates_climb_straight_to_the_peak_and_stay():
     optimizer = optimizer_of(0.0)
-    climb = ramp.Ramp(optimizer, [0.8], climb=4)
+    climb = ramp.climbing(optimizer, [0.8], climb=4)
     used = []
     for _ in range(6):
         climb.set_rates()
@@ -28,7 +28,7 @@ def test_rates_climb_straight_to_the_peak_and_stay():
 
 def test_a_share_of_the_rates_follows_the_scheduler_step_by_step():
     optimizer = optimizer_of(0.01, 0.02)
-    lower = ramp.ShareOfRates(optimizer, 0.1)
+    lower = ramp.at_share(optimizer, 0.1)
     used = []
     for rate in (0.01, 0.04):
         optimizer.param_groups[0]["lr"] = rate
@@ -42,7 +42,7 @@ def test_a_share_of_the_rates_follows_the_scheduler_step_by_step():
 
 def test_a_share_of_a_ramp_begins_and_ends_at_that_share():
     optimizer = optimizer_of(0.2)
-    climb = ramp.Ramp(optimizer, [1.0], climb=2, share=0.1)
+    climb = ramp.climbing(optimizer, [1.0], climb=2, share=0.1)
     used = []
     for _ in range(3):
         climb.set_rates()
@@ -54,7 +54,7 @@ def test_a_share_of_a_ramp_begins_and_ends_at_that_share():
 
 def test_the_schedulers_rates_are_untouched_after_each_step():
     optimizer = optimizer_of(0.001, 0.002)
-    climb = ramp.Ramp(optimizer, [1.0, 2.0], climb=1)
+    climb = ramp.climbing(optimizer, [1.0, 2.0], climb=1)
     climb.set_rates()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.0, 2.0])
     climb.restore_rates()
@@ -64,7 +64,7 @@ def test_the_schedulers_rates_are_untouched_after_each_step():
 def test_a_rate_that_is_a_tensor_stays_one():
     optimizer = optimizer_of(0.0)
     kept = optimizer.param_groups[0]["lr"] = torch.tensor(0.25)
-    climb = ramp.Ramp(optimizer, [1.0], climb=1)
+    climb = ramp.climbing(optimizer, [1.0], climb=1)
     climb.set_rates()
     assert torch.equal(optimizer.param_groups[0]["lr"], torch.tensor(1.0))
     assert kept == 0.25

@@ -91,7 +91,7 @@ def test_a_ramp_into_nan_ends_all_ranks(demo, tmp_path):
 def test_a_step_that_the_scaler_leaves_out_delays_no_climb():
     """Under AMP the scaler calls no `step` for gradients that are not finite."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.0)
-    climb = ramp.Ramp(optimizer, [0.8], climb=4)
+    climb = ramp.climbing(optimizer, [0.8], climb=4)
     taps.tap_optimizer(optimizer, lambda code: None, climb.set_rates, climb.restore_rates)
     scaler = SimpleNamespace(step=lambda finite: optimizer.step() if finite else None)
     used = []
@@ -106,7 +106,7 @@ def test_a_step_that_the_scaler_leaves_out_delays_no_climb():
 def test_a_step_that_breaks_leaves_the_schedulers_rates():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     optimizer.step = lambda: (_ for _ in ()).throw(RuntimeError("CUDA error"))
-    climb = ramp.Ramp(optimizer, [0.8], climb=1)
+    climb = ramp.climbing(optimizer, [0.8], climb=1)
     taps.tap_optimizer(optimizer, lambda code: None, climb.set_rates, climb.restore_rates)
     with pytest.raises(RuntimeError, match="CUDA error"):
         optimizer.step()
