@@ -76,6 +76,10 @@ class EndingKind(str, enum.Enum):
     UNKNOWN = "unknown"
 
 
+# Ends that cut a training off by a fault of its own, of its script or of its machine.
+BROKEN = (EndingKind.CRASHED, EndingKind.OUT_OF_MEMORY, EndingKind.KILLED, EndingKind.HUNG)
+
+
 @dataclass(frozen=True)
 class Ending:
     """The end of a run: what happened, at which iteration, in whose words and where it was read.

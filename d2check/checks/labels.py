@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from d2check.checks._words import NO_ENDING, counted
-from d2check.model import Ending, EndingKind, Event, Measurement, Scalar, Series
+from d2check.model import BROKEN, Ending, EndingKind, Event, Measurement, Scalar, Series
 
 
 def foreground(
@@ -124,7 +124,6 @@ def training_images(images: int) -> Measurement:
     return Measurement(float(images), "images")
 
 
-_BROKEN = (EndingKind.CRASHED, EndingKind.OUT_OF_MEMORY, EndingKind.KILLED, EndingKind.HUNG)
 # A slip in the user's own code is none of his data, even where its words name a BoxMode.
 _OF_CODE = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError",
             "IndentationError", "AttributeError")  # fmt: skip
@@ -160,7 +159,7 @@ def data_error(
     undecided = None
     if not told and ending.kind in (EndingKind.UNKNOWN, EndingKind.TRUNCATED):
         undecided = NO_ENDING[ending.kind]
-    elif not (found or told) and ending.kind in _BROKEN:
+    elif not (found or told) and ending.kind in BROKEN:
         if not ending.iteration and last_iteration is None:
             undecided = "the training ended before its first iteration"
     return Measurement(float(found or bool(told)), "yes/no", None, extras, undecided)

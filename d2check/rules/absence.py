@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from d2check.model import FACTS, EndingKind, Run
+from d2check.model import BROKEN, FACTS, Run
 
 _ONLY_BY_RUN = "only `d2check run` records it"
 _SOURCES_OF: Mapping[str, str] = {
@@ -14,7 +14,6 @@ _SOURCES_OF: Mapping[str, str] = {
     "lr": "metrics.json, log.txt and `d2check run` have it",
     "max_mem": "only log.txt of a GPU training has it",
 }
-_BROKEN = (EndingKind.CRASHED, EndingKind.OUT_OF_MEMORY, EndingKind.KILLED, EndingKind.HUNG)
 _FROM_CONFIG = ("config", "misspelt_keys", "meant_keys")
 _UNKNOWN_OF_RUN = {
     "planned_iterations": "the planned length is not known",
@@ -32,7 +31,7 @@ def why_absent(room: str, name: str, run: Run) -> str:
             return run.absent[key]
     if room == "config" or name in ("planned_lr", *_FROM_CONFIG):
         return _why_no_setting(name, run)
-    if run.last_iteration is None and run.ending.kind in _BROKEN and room in ("series", "facts"):
+    if run.last_iteration is None and run.ending.kind in BROKEN and room in ("series", "facts"):
         return "the training ended before its first iteration"
     if run.facts.get("device") == "cpu" and _ON_GPU.match(name):
         return "the training ran on the CPU"
