@@ -16,17 +16,10 @@ from d2check.harness.phases import QUICK_RAMP, PlannedPhase
 from d2check.harness.plan import Plan
 from d2check.model import Ending, Verdict
 from d2check.probe import wire
-from d2check.rules.load import load_rules
 from d2check.verify import lower
 
-RULE = "loss/ruined-at-peak-lr"
 HEAD = "fast_rcnn/fg_cls_accuracy"
 AS_CONFIGURED = 60
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return [rule for rule in load_rules() if rule.id == RULE]
 
 
 @pytest.fixture

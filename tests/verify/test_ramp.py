@@ -15,16 +15,9 @@ from d2check.harness.plan import Plan
 from d2check.model import Ending, EndingKind, Verdict
 from d2check.probe import wire
 from d2check.rules.judge import judge_rule
-from d2check.rules.load import load_rules
 from d2check.verify import ramp as verify
 
-RULE = "loss/ruined-at-peak-lr"
 AS_CONFIGURED = 30
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return [rule for rule in load_rules() if rule.id == RULE]
 
 
 @pytest.fixture
