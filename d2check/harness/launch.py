@@ -191,7 +191,8 @@ class _Session:
                 if self._began:
                     self._after.is_run(self._pids(), now)  # it has to see them while they live
                 sampled_s = now
-            if not self._began and now - looked_s > LOOK_EVERY_S:
+            # Once the child is being ended a further look finds nothing, which says nothing.
+            if not (self._began or self._leaving) and now - looked_s > LOOK_EVERY_S:
                 self._unseen = self._unseen_training.look()
                 looked_s = now
             # Records before limits: if we were suspended, they tell that all is well.

@@ -6,10 +6,12 @@ import json
 import os
 import sys
 from dataclasses import replace
+from threading import Timer
 
 import pytest
 
 from d2check.harness import unseen
+from d2check.harness.child import GuardedChild
 from d2check.harness.launch import launch
 from d2check.harness.manifest import SITE
 from d2check.model import EndingKind
@@ -85,6 +87,16 @@ def test_a_command_whose_training_cannot_be_seen_is_ended_at_once(plan_for, monk
     assert ending.kind is EndingKind.UNKNOWN
     assert "PYTHONPATH is set anew" in (ending.message or "")
     assert json.loads((plan.folder / "ending.json").read_text())["signal"] is None
+
+
+def test_why_a_training_could_not_be_seen_is_kept_while_it_is_being_ended(plan_for, monkeypatch):
+    looks = iter(["PYTHONPATH is set anew"])
+    monkeypatch.setattr(unseen.UnseenTraining, "look", lambda self: next(looks, None))
+    monkeypatch.setattr("d2check.harness.launch.LOOK_EVERY_S", 0.0)
+    kill = GuardedChild.kill  # of a machine on which that takes a while
+    monkeypatch.setattr(GuardedChild, "kill", lambda child: Timer(0.5, kill, [child]).start())
+    ending = launch(plan_for("time.sleep(60)", entry={"kind": "command", "command": ["train.sh"]}))
+    assert (ending.kind, ending.message) == (EndingKind.UNKNOWN, "PYTHONPATH is set anew")
 
 
 SCRIPT = """
