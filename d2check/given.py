@@ -7,7 +7,7 @@ its parameter, the error says what was found and what was expected.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,14 @@ def words(where: str, value: Any) -> list[str]:
 def overrides(value: Any, *, lazy: bool) -> list[str]:
     """KEY, VALUE, KEY, VALUE ... of a list or a mapping (key=value for a LazyConfig).
 
-    Values may be numbers, truths, None, lists and tuples as well as text.
+    Values may be numbers, truths, None, lists and tuples as well as text; for a LazyConfig mappings
+    too.
     """
     expected = "a mapping of keys to values, or KEY, VALUE, KEY, VALUE ... in a list"
     if isinstance(value, Mapping):
         pairs = [(_word("overrides", key, expected), each) for key, each in value.items()]
         if lazy:
-            return [f"{key}={_value(each)}" for key, each in pairs]
+            return [f"{key}={_value(each, _in_hydra)}" for key, each in pairs]
         return [word for key, each in pairs for word in (key, _value(each))]
     if not _is_collection(value):
         raise _refused("overrides", value, expected)
@@ -114,9 +115,20 @@ def _word(where: str, value: Any, expected: str) -> str:
     raise _refused(where, value, expected)
 
 
-def _value(value: Any) -> str:
-    """As an override is written: text stays, of anything else the Python literal."""
-    return str(os.fspath(value)) if _is_path(value) else repr(value)
+def _value(value: Any, literal: Callable[[Any], str] = repr) -> str:
+    """As an override is written: text stays, of anything else the literal."""
+    return str(os.fspath(value)) if _is_path(value) else literal(value)
+
+
+def _in_hydra(value: Any) -> str:
+    """As Hydra's grammar has it, which LazyConfig reads: no tuples, and null for None."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_in_hydra(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_in_hydra, value)) + "]"
+    return repr(os.fspath(value) if _is_path(value) else value)
 
 
 def _refused(where: str, value: Any, expected: str, todo: str | None = None) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -85,6 +86,24 @@ def test_overrides_may_be_a_mapping_or_hold_numbers(planned):
 def test_overrides_of_a_lazy_config_are_key_and_value_in_one(planned):
     asked = planned(api.run, "c.py", {"optimizer.lr": 1e-4, "train.init_checkpoint": ""})
     assert asked["positional"][1] == ["optimizer.lr=0.0001", "train.init_checkpoint="]
+
+
+LAZY_VALUES = [
+    (None, "null"),
+    (False, "False"),
+    ((1, 2.5), "[1, 2.5]"),
+    ([("a b", None), []], "[['a b', null], []]"),
+    ({"low": 1, "steps": (60, 80)}, "{low: 1, steps: [60, 80]}"),
+    ([Path("a/b")], "['a/b']"),
+]
+
+
+@pytest.mark.parametrize(("value", "written"), LAZY_VALUES)
+def test_values_of_a_lazy_config_are_written_as_hydra_reads_them(planned, value, written):
+    assert planned(api.run, "c.py", {"key": value})["positional"][1] == [f"key={written}"]
+    parser = pytest.importorskip("hydra.core.override_parser.overrides_parser")
+    (read,) = parser.OverridesParser.create().parse_overrides([f"key={written}"])
+    assert read.value() == json.loads(json.dumps(value, default=str))
 
 
 def test_one_setup_and_one_phase_need_no_list(planned):
