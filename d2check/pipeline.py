@@ -77,7 +77,7 @@ def run(
     # An audit needs neither, and they are a good part of what it would load.
     from d2check import verify
     from d2check.harness.launch import NOT_WRITTEN
-    from d2check.training import train
+    from d2check.training import Interrupted, train
 
     started = time.monotonic()
     missing: list[str] = []
@@ -91,16 +91,19 @@ def run(
     judged = _judged(rules, plan)
     interrupted = ending.kind is EndingKind.INTERRUPTED
     told: tuple[str, ...] = ()
-    if not interrupted and verify.wants_confirmation(plan, judged):
-        verify.confirm_ramp(
-            plan, rules, on_training=on_training, on_record=on_record, on_line=on_line
-        )
-        judged = _judged(rules, plan)
-    elif not interrupted and verify.wants_lower_rate(plan, judged):
-        verify.try_lower_rate(
-            plan, rules, judged, on_training=on_training, on_record=on_record, on_line=on_line
-        )
-        judged = _judged(rules, plan)
+    try:
+        if not interrupted and verify.wants_confirmation(plan, rules):
+            verify.confirm_ramp(
+                plan, rules, on_training=on_training, on_record=on_record, on_line=on_line
+            )
+            judged = _judged(rules, plan)
+        elif not interrupted and verify.wants_lower_rate(plan, judged):
+            verify.try_lower_rate(
+                plan, rules, judged, on_training=on_training, on_record=on_record, on_line=on_line
+            )
+            judged = _judged(rules, plan)
+    except Interrupted:
+        interrupted, told = True, ("interrupted while the ramp was tried once more",)
     if plan.verify and not interrupted:
         (first,) = judged
         verified = verify.prove(

@@ -10,8 +10,19 @@ from d2check.harness.launch import launch
 from d2check.harness.plan import Plan
 from d2check.looks import Looks
 from d2check.misuse import refuse_misuse
-from d2check.model import Ending
+from d2check.model import Ending, EndingKind
 from d2check.rules.model import Rule
+
+
+class Interrupted(Exception):
+    """The user has ended one of several trainings, and with it the whole check."""
+
+
+def finish(ending: Ending) -> Ending:
+    """The ending of a further training, for whoever goes on with it. Raises Interrupted."""
+    if ending.kind is EndingKind.INTERRUPTED:
+        raise Interrupted
+    return ending
 
 
 def train(

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from d2check import fleet, pipeline
+from d2check import fleet, pipeline, verify
 from d2check.errors import InputError, UsageError
 from d2check.harness.phases import plan_phases
 from d2check.model import (
@@ -20,6 +20,7 @@ from d2check.model import (
     Verdict,
 )
 from d2check.pipeline import Terms, audit, exit_code, summarise
+from d2check.training import Interrupted
 
 
 def finding(verdict, rule="loss/diverges", **changes):
@@ -240,6 +241,24 @@ def test_a_script_that_sets_its_config_in_code_is_told_how_a_fix_is_written_ther
 
 def test_an_interrupted_training_is_judged_and_is_exit_2(training):
     assert training(Ending(EndingKind.INTERRUPTED)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tried"),
+    [("wants_confirmation", "confirm_ramp"), ("wants_lower_rate", "try_lower_rate")],
+)
+def test_ctrl_c_in_a_further_training_ends_the_whole_check(training, monkeypatch, wanted, tried):
+    def ended(*_, **__):
+        raise Interrupted
+
+    monkeypatch.setattr(Plan, "verify", True)
+    monkeypatch.setattr(verify, "prove", lambda *_, **__: pytest.fail("it went on"))
+    monkeypatch.setattr(verify, "wants_lower_rate", lambda *_: False)
+    monkeypatch.setattr(verify, wanted, lambda *_: True)
+    monkeypatch.setattr(verify, tried, ended)
+    report = training(Ending(EndingKind.STOPPED))
+    assert report.exit_code == 2
+    assert report.notes == ("interrupted while the ramp was tried once more",)
 
 
 def test_an_unknown_key_names_the_nearest(training):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2check.checks._dense import NORMALISED_AFTER
+from d2check.checks._usual_lr import usual_lr
 from d2check.model import Event, Measurement, Scalar, Series
 
 NON_FINITE_EVENT = "ramp-non-finite"  # the probe's note: NaN or infinity ended the ramp
@@ -35,11 +36,15 @@ def peak_rate_response(
     first_loss: float | None = None,
     confirmed: bool | None = None,
     control_learned: float | None = None,
+    images: int | None = None,
+    optimizer: str | None = None,
+    meta_architecture: str | None = None,
     *,
     smooth_rows: int = 5,
     min_at_peak: int = 20,
     near_peak: float = 0.9,
     min_learned: float = 0.25,
+    far_times: float = 4.0,
 ) -> Measurement:
     """How far the loss rises while the rate climbs to its peak, and stays there.
 
@@ -47,9 +52,10 @@ def peak_rate_response(
     lr_peak: the schedule's highest rate. first_loss: level of total_loss as the whole run began;
     without it the ramp's own beginning counts, which may lie in the dip of a detector that takes
     everything for background. Of a dense detector the first losses are too small, and the level a
-    little later counts. confirmed: what a second ramp, slower and with another seed, has shown;
-    None without one. control_learned: the highest share of the foreground that the same training
-    has learned to recognise at a lower rate; None where it learned nothing, or was not tried.
+    little later counts. confirmed: whether a second ramp, slower and with another seed, has shown
+    the same; None without one. control_learned: the highest share of the foreground that the same
+    training has learned to recognise at a lower rate; None where it learned nothing, or was not
+    tried. images: per optimizer step; with optimizer and meta-architecture it tells the usual rate.
 
     value: highest running median of total_loss / its level at the start; infinite where the ramp
     ended in NaN. extras: outcome ("non-finite", "finite"), start, end (levels of total_loss),
@@ -60,7 +66,10 @@ def peak_rate_response(
     risen by `min_learned`), learned (its highest level then), kept (recognised / learned), lr (rate
     when the loss was highest), lr_peak, at_peak (iterations near the peak), confirmed ("yes", "no",
     "not tried"), control ("learns" where the training at a lower rate has learned), of_control
-    (recognised / control_learned).
+    (recognised / control_learned), usual_lr (the linear rule's, or of AdamW's; None where none is
+    known), times_usual (lr_peak / usual_lr), far ("yes" where that is above `far_times`: a single
+    ramp that holds proves little there), second (what a second ramp has shown, in words), unsure
+    (why no PASS is given where it is not).
     """
     ended = [event for event in events if event.kind == NON_FINITE_EVENT]
     finite = bool(np.isfinite(total.values).all()) and not ended
@@ -89,14 +98,46 @@ def peak_rate_response(
         "confirmed": "not tried" if confirmed is None else "yes" if confirmed else "no",
         "control": "not tried or learns nothing",
         "of_control": None,
+        "second": _SECOND[confirmed],
         **_recognition(earlier or {}, recognition or {}, min_learned),
+        **_against(usual_lr(images, optimizer, meta_architecture), peak, far_times),
     }
     recognised = extras["recognised"]
+    lone = extras["far"] == "yes" and confirmed is None
+    extras["unsure"] = _ONE_RAMP if lone and _holds(extras) else _NOTHING_TO_RUIN
     if control_learned and isinstance(recognised, float):
         extras |= {"control": "learns", "of_control": recognised / control_learned}
     span = (int(total.iterations[0]), int(total.iterations[-1]))
     value = float(level.max()) / start if finite else math.inf
     return Measurement(value, "ratio", span, extras)
+
+
+_SECOND = {
+    None: "no second ramp was tried",
+    True: "a second ramp, slower and with another seed, did the same",
+    False: "a second ramp, slower and with another seed, did otherwise",
+}
+_ONE_RAMP = "so far above the usual rate the seed decides, and one ramp that holds proves little"
+_NOTHING_TO_RUIN = (
+    "nothing was learned ahead of it that it could ruin, or too little to tell: too few iterations,"
+    " or a training that learns nothing at lower rates either"
+)
+
+
+def _against(usual: float | None, peak: float, far_times: float) -> dict[str, Scalar]:
+    """How far the rate is above the one that such models are trained at."""
+    if usual is None:
+        return {"usual_lr": None, "times_usual": None, "far": "unknown"}
+    times = peak / usual
+    return {"usual_lr": usual, "times_usual": times, "far": "yes" if times > far_times else "no"}
+
+
+def _holds(extras: Mapping[str, Scalar]) -> bool:
+    """Whether what was learned is there at the end of the ramp, as the rule has it for a PASS."""
+    recognised, end_share = extras["recognised"], extras["end_share"]
+    if isinstance(recognised, float):
+        return recognised > 0.3
+    return extras["fresh"] != "yes" or (isinstance(end_share, float) and end_share < 0.85)
 
 
 def _running_median(values: Floats, rows: int) -> Floats:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from d2check.checks._usual_lr import REFERENCE_LR, REFERENCE_LR_RCNN, linear_rule
 from d2check.model import Measurement, Scalar, Series
 
-REFERENCE_IMAGES = 16  # all of Detectron2's model zoo schedules are made for 16 images per batch
-REFERENCE_LR = {"RetinaNet": 0.01, "FCOS": 0.01}  # zoo configs; R-CNN models use the other
-REFERENCE_LR_RCNN = 0.02
 _RCNN_RATED = ("PanopticFPN", "ProposalNetwork", "TensorMask")  # and whatever is an RCNN by name
 
 
@@ -137,12 +135,6 @@ def _tenth(planned_iterations: int | None, steps: Sequence[float]) -> int | None
     if planned_iterations is None:
         return None
     return max(1, int(min(1000, planned_iterations // 10, *(step // 2 for step in steps))))
-
-
-def linear_rule(images_per_batch: int, meta_architecture: str | None) -> float:
-    """The model zoo's rate for so many images per batch (SGD)."""
-    reference = REFERENCE_LR.get(meta_architecture or "", REFERENCE_LR_RCNN)
-    return reference * images_per_batch / REFERENCE_IMAGES
 
 
 def steps_in_warmup(steps: Sequence[float], warmup_iterations: float) -> Measurement:

@@ -107,8 +107,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--confirm/--no-confirm",
             default=True,
-            help="Run a ramp that fails again, slower and with another seed, before it may FAIL,"
-            " and one in which nothing is learned at a lower rate (the default).",
+            help="Run a ramp that fails, or holds far above the usual rate, again, slower and with"
+            " another seed, before it may FAIL or PASS; and one in which nothing is learned at a"
+            " lower rate (the default).",
         ),
         click.option(
             "--verify/--no-verify",

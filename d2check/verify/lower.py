@@ -14,12 +14,11 @@ from d2check.harness.plan import Plan
 from d2check.model import Finding, RunReport, Scalar, Verdict
 from d2check.rules.judge import judge
 from d2check.rules.model import Rule
+from d2check.training import finish
 
 LOWER = "lower-rate"  # the folder of that training, inside the first one's
 SHARE = 0.1  # of the rate as configured
-# The linear rule of Detectron2's R-CNNs, the highest of its models: 0.02 at 16 images a step.
-LINEAR_PER_IMAGE = 0.02 / 16
-ABOVE_LINEAR = 1.5  # times; below it a lower rate would hardly learn sooner
+ABOVE_USUAL = 1.5  # times; below it a lower rate would hardly learn sooner
 LITTLE = 0.3  # of the objects recognised: what no training that was found sound ended with
 
 
@@ -42,16 +41,12 @@ def _is_open(finding: Finding) -> bool:
 
 
 def _share(judged: RunReport) -> float | None:
-    """Of the rate that is tried: a tenth, or the linear rule's; None where it is not above that."""
-    facts = judged.run.facts
-    images, peak = (
-        facts.get("images_per_step") or facts.get("images_per_batch"),
-        facts.get("lr_peak"),
-    )
-    if not isinstance(images, (int, float)) or not isinstance(peak, (int, float)) or peak <= 0:
-        return None
-    linear = LINEAR_PER_IMAGE * images
-    return max(SHARE, linear / peak) if peak > ABOVE_LINEAR * linear else None
+    """Of the rate that is tried: a tenth, or the usual one; None where it is not above that."""
+    for finding in judged.findings:
+        times = finding.extras.get("times_usual")
+        if finding.phase == RAMP and isinstance(times, float):
+            return max(SHARE, 1 / times) if times > ABOVE_USUAL else None
+    return None
 
 
 def try_lower_rate(
@@ -67,13 +62,13 @@ def try_lower_rate(
 
     The seed and all else is the same. What it has learned is added to the first run's folder as the
     facts `control_lr`, `control_learned` and `control_recognised`; nothing where its ramp could not
-    be judged.
+    be judged. Raises Interrupted where the user ended it.
     """
     share = next(share for one in judged if (share := _share(one)) is not None)
     lower = at_share(plan, share)
     on_training("the same at a lower rate, to see whether it learns then", lower)
     lower.folder.mkdir()
-    launch(lower, on_record, on_line)
+    finish(launch(lower, on_record, on_line))
     on_ramp = [rule for rule in rules if rule.phase == RAMP]
     for run in sources.read(lower.folder):
         for finding in judge(on_ramp, run):

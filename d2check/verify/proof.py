@@ -15,7 +15,7 @@ from d2check.misuse import shown
 from d2check.model import EndingKind, Fix, Override, RunReport
 from d2check.rules.model import Rule
 from d2check.sources.run_folder import CONTROL, WITH_FIX
-from d2check.training import train
+from d2check.training import Interrupted, finish, train
 from d2check.verify.repairs import changes, mended, repairs, wants_control, with_proofs
 
 # Both trainings have the same seed, and not the first one's: they differ in the change alone, and
@@ -41,10 +41,6 @@ class Verified:
     judged: RunReport
     notes: tuple[str, ...] = ()
     interrupted: bool = False
-
-
-class _Interrupted(Exception):
-    """The user has had enough."""
 
 
 def prove(
@@ -83,7 +79,7 @@ def prove(
         return Verified(
             first, (f"--verify: the training with {pasted} could not be judged: {error}",)
         )
-    except _Interrupted:
+    except Interrupted:
         return Verified(first, (f"--verify: interrupted while {pasted} was tried",), True)
     where = shown(plan.folder / WITH_FIX)
     return Verified(result, (f"tried {pasted} with another seed, recorded in {where}",))
@@ -128,10 +124,9 @@ def _trained(
     on_record: Callable[[dict[str, Any]], None],
     on_line: Callable[[str], None],
 ) -> RunReport:
-    """One more training, judged. Raises UsageError where it never began, _Interrupted."""
+    """One more training, judged. Raises UsageError where it never began, Interrupted."""
     plan.folder.mkdir()
-    if train(plan, rules, on_record, on_line).kind is EndingKind.INTERRUPTED:
-        raise _Interrupted
+    finish(train(plan, rules, on_record, on_line))
     judged = _judged(plan.folder, rules)
     if judged is None:
         raise UsageError(f"nothing tells how it ended, see {shown(plan.folder)}")

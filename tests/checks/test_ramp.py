@@ -191,3 +191,38 @@ def test_what_is_recognised_is_compared_with_what_is_learned_at_a_lower_rate():
     assert (extras["control"], extras["of_control"]) == ("learns", pytest.approx(0.1))
     extras = recognising_densely([0] * 30, [0.05] * 90).extras
     assert (extras["control"], extras["of_control"]) == ("not tried or learns nothing", None)
+
+
+@pytest.mark.parametrize(
+    ("images", "optimizer", "architecture", "usual", "far"),
+    [
+        (4, None, None, 0.005, "yes"),
+        (40, "SGD", "GeneralizedRCNN", 0.05, "no"),  # exactly four times
+        (40, "torch.optim.sgd.SGD", "RetinaNet", 0.025, "yes"),
+        (16, "AdamW", "RetinaNet", 0.0001, "yes"),
+        (4, "Lion", None, None, "unknown"),
+        (None, None, None, None, "unknown"),
+    ],
+)
+def test_the_usual_rate_is_that_of_the_model_the_batch_and_the_optimizer(
+    images, optimizer, architecture, usual, far
+):
+    measured = peak_rate_response(
+        series("total_loss", [2.0] * 90),
+        RATE,
+        images=images,
+        optimizer=optimizer,
+        meta_architecture=architecture,
+    )
+    assert measured.extras["usual_lr"] == (None if usual is None else pytest.approx(usual))
+    assert measured.extras["far"] == far
+
+
+def test_why_nothing_is_said_of_one_ramp_is_how_far_the_rate_is_or_how_little_was_learned():
+    far = {"images": 1}
+    flat = series("total_loss", [2.0] * 90)
+    fresh = {"loss_rpn_cls": series("loss_rpn_cls", [0.69] * 90)}
+    unsure = "proves little"
+    assert unsure in peak_rate_response(flat, RATE, **far).extras["unsure"]
+    assert unsure not in peak_rate_response(flat, RATE, fresh, **far).extras["unsure"]
+    assert unsure not in peak_rate_response(flat, RATE, confirmed=True, **far).extras["unsure"]

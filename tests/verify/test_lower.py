@@ -14,8 +14,9 @@ from d2check import sources
 from d2check.fleet import judge_run
 from d2check.harness.phases import QUICK_RAMP, PlannedPhase
 from d2check.harness.plan import Plan
-from d2check.model import Ending, Verdict
+from d2check.model import Ending, EndingKind, Verdict
 from d2check.probe import wire
+from d2check.training import Interrupted
 from d2check.verify import lower
 
 HEAD = "fast_rcnn/fg_cls_accuracy"
@@ -137,3 +138,15 @@ def test_the_lower_rate_is_no_lower_than_the_linear_rule(rules, plan, monkeypatc
     write_run(plan, 0.0, lr_peak=0.05, images=16)
     lower.try_lower_rate(plan, rules, judged(rules, plan))
     assert plans[0].phases[-1].rate_share == pytest.approx(0.4)
+
+
+def test_ctrl_c_in_the_training_at_a_lower_rate_ends_the_check(rules, plan, monkeypatch):
+    def launch(lower_plan, on_record, on_line):
+        write_run(lower_plan, 0.8)
+        return Ending(kind=EndingKind.INTERRUPTED)
+
+    monkeypatch.setattr(lower, "launch", launch)
+    write_run(plan, 0.0)
+    with pytest.raises(Interrupted):
+        lower.try_lower_rate(plan, rules, judged(rules, plan))
+    assert finding(rules, plan).verdict is Verdict.SKIP

@@ -1,4 +1,4 @@
-"""A ramp that fails is run again, slower and with another seed, before it may FAIL."""
+"""A ramp is run again, slower and with another seed, before it may FAIL, or PASS far up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from d2check.harness.plan import Plan
 from d2check.model import Ending, EndingKind, Verdict
 from d2check.probe import wire
 from d2check.rules.judge import judge_rule
+from d2check.training import Interrupted
 from d2check.verify import ramp as verify
 
 AS_CONFIGURED = 30
@@ -29,11 +30,23 @@ def plan(tmp_path):
     return Plan(folder, (sys.executable,), entry, Path(), iterations=120, phases=phases)
 
 
-def write_run(plan: Plan, last_loss: float) -> None:
-    """A run whose loss goes from 2 to `last_loss` at the peak of the rate."""
+HEAD = "fast_rcnn/fg_cls_accuracy"
+LEARNED = 0.9  # of the objects, ahead of the ramp
+
+
+def write_run(
+    plan: Plan,
+    last_loss: float,
+    facts: dict[str, object] | None = None,
+    recognised: float | None = None,
+) -> None:
+    """A run whose loss goes from 2 to `last_loss` at the peak of the rate.
+
+    recognised: share of the objects, at that peak; None for a model that has no such figure.
+    """
     ramp = plan.phases[-1]
     records = [
-        {"t": "begin", "rank": 0, "world_size": 1, "facts": {"lr_peak": 0.2}},
+        {"t": "begin", "rank": 0, "world_size": 1, "facts": {"lr_peak": 0.2, **(facts or {})}},
         {"t": "phase", "name": "as-configured", "first_iteration": 0},
     ]
     for i in range(plan.iterations):
@@ -43,8 +56,12 @@ def write_run(plan: Plan, last_loss: float) -> None:
             records.append({"t": "phase", "name": "ramp", "first_iteration": i})
         if i >= AS_CONFIGURED:
             record["lr_used"] = 0.2 * min((i - AS_CONFIGURED + 1) / ramp.climb, 1)
+        if recognised is not None:
+            scalars[HEAD] = LEARNED * min(i / AS_CONFIGURED, 1)
         if i >= AS_CONFIGURED + ramp.climb:
             scalars["total_loss"] = last_loss
+            if recognised is not None:
+                scalars[HEAD] = recognised
         records.append(record)
     records.append({"t": "end", "kind": "stopped", "i": plan.iterations - 1, "clock": 0.0})
     (plan.folder / wire.RECORDS).write_text("".join(map(wire.encode, records)))
@@ -129,12 +146,67 @@ def test_the_second_run_is_no_output_of_its_own_for_an_audit(rules, plan, monkey
 
 
 def test_only_a_planned_ramp_that_failed_wants_confirmation(rules, plan):
-    from d2check.fleet import judge_run
+    write_run(plan, 9.0)
+    assert verify.wants_confirmation(plan, rules)
+    assert not verify.wants_confirmation(replace(plan, confirm=False), rules)
+    assert not verify.wants_confirmation(replace(plan, phases=plan.phases[:1]), rules)
+    assert not verify.wants_confirmation(plan, [replace(rules[0], ignored="known")])
+    write_run(plan, 1.0)
+    assert not verify.wants_confirmation(plan, rules)
+
+
+def test_a_rise_that_a_second_ramp_could_not_make_a_failure_is_not_tried_again(rules, plan):
+    write_run(plan, 2.9)
+    assert verdict(rules, plan) is Verdict.WARN
+    assert not verify.wants_confirmation(plan, rules)
+
+
+FAR = {"images_per_batch": 1}  # the linear rule: 0.00125, a hundred and sixtieth of the peak
+
+
+@pytest.mark.parametrize(
+    ("second_loss", "confirmed", "final"),
+    [(1.0, True, Verdict.PASS), (9.0, False, Verdict.WARN)],
+)
+def test_one_ramp_that_holds_far_above_the_usual_rate_is_tried_again(
+    rules, plan, monkeypatch, second_loss, confirmed, final
+):
+    def launch(second, on_record, on_line):
+        write_run(second, second_loss, FAR)
+        return Ending()
+
+    write_run(plan, 1.0, FAR)
+    assert verdict(rules, plan) is Verdict.SKIP
+    assert verify.wants_confirmation(plan, rules)
+    monkeypatch.setattr(verify, "launch", launch)
+    assert verify.confirm_ramp(plan, rules) is confirmed
+    assert verdict(rules, plan) is final
+    assert not verify.wants_confirmation(plan, rules)
+
+
+def test_what_a_second_ramp_forgot_alone_is_told(rules, plan, monkeypatch):
+    def launch(second, on_record, on_line):
+        write_run(second, 1.0, FAR, recognised=0.0)
+        return Ending()
+
+    write_run(plan, 1.0, FAR, recognised=0.9)
+    monkeypatch.setattr(verify, "launch", launch)
+    assert verify.confirm_ramp(plan, rules) is False
+    (run,) = sources.read(plan.folder)
+    finding = judge_rule(rules[0], run).finding
+    assert finding.verdict is Verdict.WARN
+    assert "90% of the objects are recognised, but 0% in a second ramp" in finding.message
+    assert "which had learned to recognise 90%" in finding.message
+
+
+def test_ctrl_c_in_the_second_ramp_ends_the_check(rules, plan, monkeypatch):
+    def launch(second, on_record, on_line):
+        write_run(second, 9.0)
+        return Ending(kind=EndingKind.INTERRUPTED)
 
     write_run(plan, 9.0)
-    judged = [judge_run(rules, run) for run in sources.read(plan.folder)]
-    assert verify.wants_confirmation(plan, judged)
-    assert not verify.wants_confirmation(replace(plan, confirm=False), judged)
-    write_run(plan, 1.0)
-    judged = [judge_run(rules, run) for run in sources.read(plan.folder)]
-    assert not verify.wants_confirmation(plan, judged)
+    before = (plan.folder / wire.RECORDS).read_text()
+    monkeypatch.setattr(verify, "launch", launch)
+    with pytest.raises(Interrupted):
+        verify.confirm_ramp(plan, rules)
+    assert (plan.folder / wire.RECORDS).read_text() == before
