@@ -104,7 +104,7 @@ def peak_rate_response(
     }
     recognised = extras["recognised"]
     lone = extras["far"] == "yes" and confirmed is None
-    extras["unsure"] = _ONE_RAMP if lone and _holds(extras) else _NOTHING_TO_RUIN
+    extras["unsure"] = (_ONE_RAMP if lone else None) if _holds(extras) else _NOTHING_TO_RUIN
     if control_learned and isinstance(recognised, float):
         extras |= {"control": "learns", "of_control": recognised / control_learned}
     span = (int(total.iterations[0]), int(total.iterations[-1]))

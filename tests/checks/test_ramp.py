@@ -225,4 +225,4 @@ def test_why_nothing_is_said_of_one_ramp_is_how_far_the_rate_is_or_how_little_wa
     unsure = "proves little"
     assert unsure in peak_rate_response(flat, RATE, **far).extras["unsure"]
     assert unsure not in peak_rate_response(flat, RATE, fresh, **far).extras["unsure"]
-    assert unsure not in peak_rate_response(flat, RATE, confirmed=True, **far).extras["unsure"]
+    assert peak_rate_response(flat, RATE, confirmed=True, **far).extras["unsure"] is None
