@@ -85,6 +85,8 @@ def peak_rate_response(
     start = _first_level(earlier or {}, recognition or {}, first_loss, smooth_rows) or own_start
     end = float(level[-len(level) // 4 :].mean()) if len(level) else math.nan
     highest = int(level.argmax()) + smooth_rows // 2 if finite else len(total) - 1
+    # A project's own dense detector has a name of its own.
+    kind = "RetinaNet" if _is_dense(recognition or {}) else meta_architecture
     extras: dict[str, Scalar] = {
         "outcome": "finite" if finite else "non-finite",
         "start": start if math.isfinite(start) else None,
@@ -100,7 +102,7 @@ def peak_rate_response(
         "of_control": None,
         "second": _SECOND[confirmed],
         **_recognition(earlier or {}, recognition or {}, min_learned),
-        **_against(usual_lr(images, optimizer, meta_architecture), peak, far_times),
+        **_against(usual_lr(images, optimizer, kind), peak, far_times),
     }
     recognised = extras["recognised"]
     lone = extras["far"] == "yes" and confirmed is None
