@@ -392,8 +392,8 @@ def answer(folder: Path) -> str | None:
     )
 
 
-def score() -> None:
-    """Write the tables of what was kept."""
+def score(*, written: bool) -> None:
+    """Print the tables of what was kept, and write them down."""
     rows = kept()
     for name, chosen in SETS.items():
         lines, right, wrong = [], 0, 0
@@ -416,7 +416,10 @@ def score() -> None:
                 f"| {checked['first']} | {checked['second'] or '-'} | {verdict} "
                 f"| {'yes' if good else 'no'} |\n"
             )
-        write_table(name, f"{right} of {len(lines)} right, {wrong} wrong with confidence.\n", lines)
+        counted = f"{right} of {len(lines)} right, {wrong} wrong with confidence.\n"
+        print(counted, *lines, sep="")
+        if written:
+            write_table(name, counted, lines)
 
 
 def write_table(name: str, counted: str, lines: list[str]) -> None:
@@ -428,7 +431,6 @@ def write_table(name: str, counted: str, lines: list[str]) -> None:
     columns += ["first ramp", "second ramp", "verdict", "right"]
     head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
     TABLE.write_text(f"{before}{begin}\n{counted}\n{head}{''.join(lines)}{end}{after}")
-    print(counted, *lines, sep="")
 
 
 def verdict_of(verdicts: dict[str, str]) -> str:
@@ -459,9 +461,13 @@ def main() -> None:
     options.add_argument("step", choices=("truth", "check", "score"))
     options.add_argument("folder", type=Path, nargs="?", default=Path("foresight-runs"))
     options.add_argument("set", choices=tuple(SETS), nargs="?", default="first")
+    options.add_argument("--seed", type=int, help="of a further check; its score writes no table")
     chosen = options.parse_args()
+    if chosen.seed is not None:
+        for name, each in SETS.items():
+            SETS[name] = replace(each, check_seed=chosen.seed)
     if chosen.step == "score":
-        score()
+        score(written=chosen.seed is None)
     else:
         {"truth": tell_truth, "check": check}[chosen.step](chosen.folder, SETS[chosen.set])
 
