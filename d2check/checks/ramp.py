@@ -68,8 +68,8 @@ def peak_rate_response(
     "not tried"), control ("learns" where the training at a lower rate has learned), of_control
     (recognised / control_learned), usual_lr (the linear rule's, or of AdamW's; None where none is
     known), times_usual (lr_peak / usual_lr), far ("yes" where that is above `far_times`: a single
-    ramp that holds proves little there), second (what a second ramp has shown, in words), unsure
-    (why no PASS is given where it is not).
+    ramp that holds proves little there), second (what a second ramp has shown, in words), agreed
+    (the same where it did as the first), unsure (why no PASS is given where it is not).
     """
     ended = [event for event in events if event.kind == NON_FINITE_EVENT]
     finite = bool(np.isfinite(total.values).all()) and not ended
@@ -101,6 +101,7 @@ def peak_rate_response(
         "control": "not tried or learns nothing",
         "of_control": None,
         "second": _SECOND[confirmed],
+        "agreed": _SECOND[True] if confirmed else None,
         **_recognition(earlier or {}, recognition or {}, min_learned),
         **_against(usual_lr(images, optimizer, kind), peak, far_times),
     }
@@ -116,8 +117,8 @@ def peak_rate_response(
 
 _SECOND = {
     None: "no second ramp was tried",
-    True: "a second ramp, slower and with another seed, did the same",
-    False: "a second ramp, slower and with another seed, did otherwise",
+    True: "a second, slower ramp did the same",
+    False: "a second, slower ramp did otherwise",
 }
 _ONE_RAMP = "so far above the usual rate the seed decides, and one ramp that holds proves little"
 _NOTHING_TO_RUIN = (

@@ -195,7 +195,7 @@ def test_what_a_second_ramp_forgot_alone_is_told(rules, plan, monkeypatch):
     (run,) = sources.read(plan.folder)
     finding = judge_rule(rules[0], run).finding
     assert finding.verdict is Verdict.WARN
-    assert "90% of the objects are recognised, but 0% in a second ramp" in finding.message
+    assert "90% of the objects are recognised, but 0% in a second, slower ramp" in finding.message
     assert "which had learned to recognise 90%" in finding.message
 
 
