@@ -51,12 +51,13 @@ def loss_rise(
     last blocks over the second lowest one, selection taken off), best, best_at, end, leap (the
     largest ratio between neighbouring stretches of leap_rows, which a spike does not reach),
     leap_z, leap_at, recovering ("yes" where the last quarter falls surely and is below the
-    start), rate_share (rate at the best level / peak rate), burst and the like (see `_burst`).
+    start), rate_share (rate at the best level / peak rate), dip (in words, where foreground has
+    returned after that best level and the loss falls again), burst and the like (see `_burst`).
 
     A run that ended in NaN is also judged by its very last row; elsewhere a few high rows at the
     end could be a spike. Undecided where an R-CNN finds its foreground again and its other heads
-    do not rise (by less than roi_rise_z standard errors). The first losses of a RetinaNet or FCOS
-    are left out, see checks/_dense.py.
+    do not rise (by less than roi_rise_z standard errors), unless what came back falls again. The
+    first losses of a RetinaNet or FCOS are left out, see checks/_dense.py.
     """
     curve = loss_curve(total, losses, lr, base_lr)
     if isinstance(curve, str):
@@ -92,13 +93,17 @@ def loss_rise(
         "rate_share": None
         if curve.lr is None
         else float(curve.lr[best_row]) / max(float(curve.lr.max()), base_lr or 0.0, 1e-30),
+        "dip": None,
         **burst,
     }
     ratio = math.exp(min(end - best, 700.0))
     undecided = None
-    risen = ratio > 1.1 or leap > math.log(1.5)
-    if risen and ratio < 3 and _only_roi_rises(curve, roi_rise_z, window):
-        undecided = "the ROI heads are coming back from calling everything background"
+    leapt = leap > math.log(1.5)
+    if (ratio > 1.1 or leapt) and ratio < 3 and _only_roi_rises(curve, roi_rise_z, window):
+        if leapt or z > roi_rise_z or extras["recovering"] == "no":
+            undecided = "the ROI heads are coming back from calling everything background"
+        else:
+            extras["dip"] = "which was the dip in which all was background, and falls again"
     span = (int(curve.iterations[first]), int(curve.iterations[-1]))
     return Measurement(ratio, "ratio", span, extras, undecided)
 

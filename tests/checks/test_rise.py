@@ -71,6 +71,25 @@ def test_an_fcos_does_not_rise_while_its_losses_are_divided_by_too_many_anchors(
     assert found.value is None or found.value < 1.12 or found.extras["z"] < 2.4
 
 
+def test_foreground_that_has_returned_and_is_being_learned_is_no_rise():
+    """As the demo's Mask R-CNN did; its best level is the dip in which all was background."""
+    at = [0, 70, 90, 110, 130, 300]
+    levels = {
+        "loss_cls": [1.1, 0.1, 0.1, 0.4, 0.45, 0.35],
+        "loss_box_reg": [0.36, 0.02, 0.1, 0.6, 0.65, 0.6],
+        "loss_mask": [0.69, 0.35, 0.34, 0.41, 0.38, 0.2],
+        "loss_rpn_cls": [0.69, 0.5, 0.4, 0.25, 0.15, 0.02],
+    }
+    rows = np.arange(300)
+    heads = {name: np.interp(rows, at, each) for name, each in levels.items()}
+    drawn = {n: series(noisy(v, 0.1, k), n) for k, (n, v) in enumerate(heads.items())}
+    found = loss_rise(series(sum(s.values for s in drawn.values())), drawn)
+    assert found.undecided is None
+    assert found.value is not None
+    assert found.value > 1.1
+    assert "falls again" in str(found.extras["dip"])
+
+
 def test_returning_foreground_is_undecided():
     """Box and class losses triple again, while a pretrained RPN's go on falling."""
     depth = np.exp(-np.arange(300) / 40) * (1 - np.exp(-np.arange(300) / 8))
