@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/foresight.py check FOLDER [SET]  # `d2check run`, by default
     python benchmarks/foresight.py score                                 # the tables, from all that
 
-SET is first, dense, drawn or again. Each takes about an hour, and can be cut off: what is done is a
-line of foresight.jsonl and is not done again. The configurations and what counts as right were
-written down before any of them was trained, and the rule before any of them was checked.
+SET is first, dense, drawn, again or last. Each takes up to an hour, and can be cut off: what is
+done is a line of foresight.jsonl and is not done again. The configurations and what counts as right
+were written down before any of them was trained, and the rule before any of them was checked.
 
 Truth: a training has failed when it ended in NaN, when the mean loss of its last 50 iterations is
 above 60 % of that of its first 10, or when in these 50 its classifier recognises less than 30 % of
@@ -24,9 +24,9 @@ small, and FCOS's centerness never falls far. Two seeds, a third where they diff
 Right is: PASS where no seed failed, WARN or FAIL where all did, WARN where they differ. Wrong with
 confidence is: PASS where any seed failed, FAIL where any did not. SKIP is neither.
 
-In the set "again" a rate may also impair: no seed fails, and they recognise on average less than
-two thirds of what the same training does at twice the linear rule. WARN is right there, and PASS
-is not (nor is it wrong with confidence).
+In the sets "again" and "last" a rate may also impair: no seed fails, and they recognise on average
+less than two thirds of what the same training does at twice the linear rule. WARN is right there,
+and PASS is not (nor is it wrong with confidence).
 """
 
 from __future__ import annotations
@@ -206,6 +206,7 @@ SETS = {
     "dense": Set(DENSE, DENSE_SEEDS, 12),
     "drawn": Set(drawn(20261122, 24), (7, 8, 9), 13),
     "again": Set(drawn(20261123, 12), (7, 8, 9), 14, reference=True),
+    "last": Set(drawn(20261124, 12), (7, 8, 9), 16, reference=True),
 }
 
 
