@@ -139,7 +139,7 @@ def _holds(extras: Mapping[str, Scalar]) -> bool:
     """Whether what was learned is there at the end of the ramp, as the rule has it for a PASS."""
     recognised, end_share = extras["recognised"], extras["end_share"]
     if isinstance(recognised, float):
-        return recognised > 0.3
+        return recognised > (0.5 if extras["far"] == "yes" else 0.3)
     return extras["fresh"] != "yes" or (isinstance(end_share, float) and end_share < 0.85)
 
 

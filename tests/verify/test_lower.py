@@ -121,6 +121,8 @@ def test_a_lower_training_that_breaks_changes_nothing(rules, plan, monkeypatch):
     [
         (0.0, 0.2, 1, True),
         (0.8, 0.2, 1, False),  # it learns
+        (0.4, 0.2, 1, True),
+        (0.4, 0.05, 16, False),  # enough, that near the usual rate
         (0.0, 0.02, 16, False),  # the linear rule: a lower rate would learn later yet
         (0.0, 0.05, 16, True),
     ],
