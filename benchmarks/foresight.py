@@ -405,12 +405,12 @@ def score(*, written: bool) -> None:
                 continue
             failures = sum(row["failed"] for row in truths)
             verdict = verdict_of(checked["verdicts"])
-            good = is_right(verdict, failures, len(truths), impaired(case, chosen, truths))
+            reference = rows.get((case.name, "reference", chosen.seeds[0]))
+            good = is_right(verdict, failures, len(truths), impaired(reference, truths))
             bad = failures > 0 if verdict == "PASS" else failures < len(truths)
             right, wrong = right + good, wrong + (bad and verdict in ("PASS", "FAIL"))
             what = f"{case.model} | {case.rate:g} | {case.warm_up} | {case.images}"
             did = "; ".join(row["did"] for row in truths)
-            reference = rows.get((case.name, "reference", chosen.seeds[0]))
             did += f" ({reference['recognised']:.0%} at a workable rate)" if reference else ""
             lines.append(
                 f"| {what} | {case.iterations} | {failures} of {len(truths)}: {did} "
@@ -440,9 +440,8 @@ def verdict_of(verdicts: dict[str, str]) -> str:
     return bad or verdicts[RULES[0]]
 
 
-def impaired(case: Case, chosen: Set, truths: list[dict[str, Any]]) -> bool:
+def impaired(reference: dict[str, Any] | None, truths: list[dict[str, Any]]) -> bool:
     """Whether a rate at which no seed fails still costs a third of what is learned, on average."""
-    reference = kept().get((case.name, "reference", chosen.seeds[0]))
     if reference is None or any(row["failed"] for row in truths):
         return False
     mean = np.mean([row["recognised"] for row in truths])

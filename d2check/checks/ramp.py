@@ -44,6 +44,9 @@ def peak_rate_response(
     min_at_peak: int = 20,
     near_peak: float = 0.9,
     min_learned: float = 0.25,
+    min_recognised: float = 0.3,
+    min_recognised_far: float = 0.5,
+    max_end_share: float = 0.85,
     far_times: float = 4.0,
 ) -> Measurement:
     """How far the loss rises while the rate climbs to its peak, and stays there.
@@ -68,8 +71,11 @@ def peak_rate_response(
     "not tried"), control ("learns" where the training at a lower rate has learned), of_control
     (recognised / control_learned), usual_lr (the linear rule's, or of AdamW's; None where none is
     known), times_usual (lr_peak / usual_lr), far ("yes" where that is above `far_times`: a single
-    ramp that holds proves little there), second (what a second ramp has shown, in words), agreed
-    (the same where it did as the first), unsure (why no PASS is given where it is not).
+    ramp that holds proves little there), holds ("yes" where more than `min_recognised` is
+    recognised, or far up `min_recognised_far`; where nobody counts that, where the loss falls to
+    less than `max_end_share` or the model did not begin fresh), second (what a second ramp has
+    shown, in words), agreed (the same where it did as the first), unsure (why no PASS is given
+    where it is not).
     """
     ended = [event for event in events if event.kind == NON_FINITE_EVENT]
     finite = bool(np.isfinite(total.values).all()) and not ended
@@ -97,29 +103,21 @@ def peak_rate_response(
         "lr": _rate_at(lr_used, int(total.iterations[min(highest, len(total) - 1)])),
         "lr_peak": peak,
         "at_peak": at_peak,
-        "confirmed": "not tried" if confirmed is None else "yes" if confirmed else "no",
-        "control": "not tried or learns nothing",
-        "of_control": None,
-        "second": _SECOND[confirmed],
-        "agreed": _SECOND[True] if confirmed else None,
+        **_second(confirmed),
         **_recognition(earlier or {}, recognition or {}, min_learned),
         **_against(usual_lr(images, optimizer, kind), peak, far_times),
     }
-    recognised = extras["recognised"]
+    least = min_recognised_far if extras["far"] == "yes" else min_recognised
+    held = _holds(extras, least, max_end_share)
     lone = extras["far"] == "yes" and confirmed is None
-    extras["unsure"] = (_ONE_RAMP if lone else None) if _holds(extras) else _NOTHING_TO_RUIN
-    if control_learned and isinstance(recognised, float):
-        extras |= {"control": "learns", "of_control": recognised / control_learned}
+    extras["holds"] = "yes" if held else "no"
+    extras["unsure"] = (_ONE_RAMP if lone else None) if held else _NOTHING_TO_RUIN
+    extras |= _beside_control(extras["recognised"], control_learned)
     span = (int(total.iterations[0]), int(total.iterations[-1]))
     value = float(level.max()) / start if finite else math.inf
     return Measurement(value, "ratio", span, extras)
 
 
-_SECOND = {
-    None: "no second ramp was tried",
-    True: "a second, slower ramp did the same",
-    False: "a second, slower ramp did otherwise",
-}
 _ONE_RAMP = "so far above the usual rate the seed decides, and one ramp that holds proves little"
 _NOTHING_TO_RUIN = (
     "nothing was learned ahead of it that it could ruin, or too little to tell: too few iterations,"
@@ -135,12 +133,33 @@ def _against(usual: float | None, peak: float, far_times: float) -> dict[str, Sc
     return {"usual_lr": usual, "times_usual": times, "far": "yes" if times > far_times else "no"}
 
 
-def _holds(extras: Mapping[str, Scalar]) -> bool:
-    """Whether what was learned is there at the end of the ramp, as the rule has it for a PASS."""
+def _second(confirmed: bool | None) -> dict[str, Scalar]:
+    """What a second ramp has shown: in one word, and in words for the two verdicts."""
+    if confirmed is None:
+        return {"confirmed": "not tried", "second": "no second ramp was tried", "agreed": None}
+    if confirmed:
+        words = "a second, slower ramp did the same"
+        return {"confirmed": "yes", "second": words, "agreed": words}
+    return {"confirmed": "no", "second": "a second, slower ramp did otherwise", "agreed": None}
+
+
+def _holds(extras: Mapping[str, Scalar], least: float, max_end_share: float) -> bool:
+    """Whether there was something to ruin, and it is there at the end of the ramp.
+
+    A loss that is flat from the start says nothing, unless the model came trained.
+    """
     recognised, end_share = extras["recognised"], extras["end_share"]
     if isinstance(recognised, float):
-        return recognised > (0.5 if extras["far"] == "yes" else 0.3)
-    return extras["fresh"] != "yes" or (isinstance(end_share, float) and end_share < 0.85)
+        return recognised > least
+    fallen = isinstance(end_share, float) and end_share < max_end_share
+    return extras["fresh"] != "yes" or fallen
+
+
+def _beside_control(recognised: Scalar | None, control_learned: float | None) -> dict[str, Scalar]:
+    """Against what the same training learns at a lower rate."""
+    if control_learned and isinstance(recognised, float):
+        return {"control": "learns", "of_control": recognised / control_learned}
+    return {"control": "not tried or learns nothing", "of_control": None}
 
 
 def _running_median(values: Floats, rows: int) -> Floats:

@@ -19,9 +19,6 @@ from d2check.training import finish
 LOWER = "lower-rate"  # the folder of that training, inside the first one's
 SHARE = 0.1  # of the rate as configured
 ABOVE_USUAL = 1.5  # times; below it a lower rate would hardly learn sooner
-# Of the objects recognised: what no training that was found sound ended with, and none of those far
-# above the usual rate.
-LITTLE, LITTLE_FAR = 0.3, 0.5
 
 
 def wants_lower_rate(plan: Plan, judged: Sequence[RunReport]) -> bool:
@@ -32,14 +29,12 @@ def wants_lower_rate(plan: Plan, judged: Sequence[RunReport]) -> bool:
 
 
 def _is_open(finding: Finding) -> bool:
-    recognised = finding.extras.get("recognised")
-    little = LITTLE_FAR if finding.extras.get("far") == "yes" else LITTLE
     return (
         finding.phase == RAMP
         and finding.verdict is Verdict.SKIP
         and finding.ignored is None
-        and isinstance(recognised, float)
-        and recognised < little
+        and finding.extras.get("recognised") is not None
+        and finding.extras["holds"] == "no"
     )
 
 
